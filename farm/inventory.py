@@ -1,0 +1,102 @@
+"""The clusters that donors lend: `inventory/<cluster>.toml`, one file each, strictly read."""
+
+import datetime
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from scenarios.strict import BadData, read_toml
+
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+@dataclass(frozen=True)
+class Donor:
+    """Who lends the cluster: the brand of its reports. `logo` is an SVG or PNG beside the inventory file."""
+
+    name: str
+    logo: str
+    url: str
+    statement: str
+    contact: str
+    example: bool = False  # made up: pages say so
+
+
+@dataclass(frozen=True)
+class InventoryHost:
+    """`uri` says how the host is reached: `local:debian12` or `local:backports` is a host made on this machine."""
+
+    name: str
+    uri: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Disks for the object store under test."""
+
+    disks: int
+    disk_mib: int
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """Who may sign this cluster's bundles: a public key (ssh), or a file under FARM_HOME that holds one."""
+
+    public: str = ""
+    file: str = ""
+    valid_from: datetime.datetime | None = None
+    valid_until: datetime.datetime | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.public) == bool(self.file):
+            raise ValueError("signing_key needs either 'public' or 'file'")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One donated cluster. `machine` names the physical machine where clusters share one: they then take turns."""
+
+    name: str
+    description: str
+    donor: Donor
+    driver: Literal["qemu"]
+    host: tuple[InventoryHost, ...]
+    storage: Storage
+    signing_key: tuple[SigningKey, ...]
+    publish: bool
+    machine: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name = {self.name!r} must be lower-case letters, digits and '-'")
+        if not self.host:
+            raise ValueError("needs at least one [[host]]")
+        if len({host.name for host in self.host}) != len(self.host):
+            raise ValueError("two hosts have the same name")
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """All that a whole-cluster session reserves, as one unit."""
+        shared = (f"machine:{self.machine}",) if self.machine else ()
+        hosts = tuple(f"host:{self.name}/{host.name}" for host in self.host)
+        return (*shared, *hosts, f"storage:{self.name}")
+
+
+def load_inventory(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Cluster]:
+    """All clusters of the folder, or the named ones, by name; raises strict.BadData naming file and key."""
+    if not folder.is_dir():
+        raise BadData(f"{folder}: no such folder of cluster files (settings: 'inventory')")
+    clusters: dict[str, Cluster] = {}
+    for path in sorted(folder.glob("*.toml")):
+        cluster = read_toml(path, Cluster)
+        if cluster.name != path.stem:
+            raise BadData(f"{path}: name is '{cluster.name}', must be '{path.stem}' as the file is called")
+        if not (folder / cluster.donor.logo).is_file():
+            raise BadData(f"{path}: donor.logo '{cluster.donor.logo}' is not a file beside it")
+        clusters[cluster.name] = cluster
+    for name in names:
+        if name not in clusters:
+            raise BadData(f"settings: clusters: '{name}' is not in {folder} (there: {', '.join(clusters) or 'none'})")
+    return {name: cluster for name, cluster in clusters.items() if not names or name in names}

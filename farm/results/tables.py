@@ -1,0 +1,251 @@
+"""The farm's tables. Every row that could ever be shown carries tenant, account and visibility.
+
+Times are timezone-aware UTC. `farm/results/migrations` makes and changes these tables; nothing else does.
+"""
+
+import datetime
+from typing import Any, Literal
+
+from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import DateTime, TypeDecorator
+
+SessionState = Literal["queued", "reserved", "running", "done", "failed", "cancelled"]
+Purpose = Literal["check-in", "history", "a/a", "comparison", "on demand"]
+Visibility = Literal["public", "private"]
+FindingKind = Literal["product", "harness", "environment"]
+FindingState = Literal["watch", "confirmed"]
+
+
+class UtcTime(TypeDecorator[datetime.datetime]):
+    """A point in time; SQLite forgets the zone, so it is put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Any) -> datetime.datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError("times must carry a zone")
+        return None if value is None else value.astimezone(datetime.UTC)
+
+    def process_result_value(self, value: datetime.datetime | None, dialect: Any) -> datetime.datetime | None:
+        return None if value is None else value.replace(tzinfo=datetime.UTC)
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime.datetime: UtcTime}
+
+
+class Owned:
+    """Who a row belongs to and who may see it."""
+
+    tenant: Mapped[str] = mapped_column(String(64))
+    account: Mapped[str] = mapped_column(String(64))
+    visibility: Mapped[str] = mapped_column(String(16))
+
+
+class CheckIn(Owned, Base):
+    """One step of the first-parent history of a watched branch, numbered when seen."""
+
+    __tablename__ = "check_in"
+    __table_args__ = (UniqueConstraint("repository", "number"), UniqueConstraint("repository", "revision"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repository: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int]
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    commit: Mapped[str] = mapped_column(String(64))
+    parent_revision: Mapped[str | None] = mapped_column(String(64))
+    subject_line: Mapped[str] = mapped_column(String(200))
+    author: Mapped[str] = mapped_column(String(200))
+    committed_at: Mapped[datetime.datetime]
+    seen_at: Mapped[datetime.datetime]
+
+
+class Session(Owned, Base):
+    """A session asked for: the farm's queue and its record. `key` makes asking twice change nothing."""
+
+    __tablename__ = "session"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    purpose: Mapped[str] = mapped_column(String(16))
+    campaign: Mapped[str] = mapped_column(String(64), index=True)
+    ordinal: Mapped[int]
+    repository: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[str] = mapped_column(String(64))
+    base_revision: Mapped[str | None] = mapped_column(String(64))
+    cluster: Mapped[str] = mapped_column(String(64), index=True)
+    blocks: Mapped[int]
+    rounds: Mapped[int]
+    builds: Mapped[list[Any]]  # of crossing.PlannedBuild
+    priority: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    attempt: Mapped[int] = mapped_column(default=0)
+    build_request: Mapped[int | None]  # Buildbot's, of the latest attempt
+    plan: Mapped[dict[str, Any] | None]  # crossing.Plan of the latest attempt
+    plan_digest: Mapped[str | None] = mapped_column(String(64))
+    progress: Mapped[dict[str, Any] | None]  # crossing.Progress
+    message: Mapped[str | None]  # why it failed or was cancelled, one line
+    fault: Mapped[str | None] = mapped_column(String(16))
+    created_at: Mapped[datetime.datetime]
+    started_at: Mapped[datetime.datetime | None]
+    finished_at: Mapped[datetime.datetime | None]
+
+
+class Bundle(Owned, Base):
+    """What a session brought back, accepted or rejected whole. `sha256` is of the uploaded file."""
+
+    __tablename__ = "bundle"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    session: Mapped[str | None] = mapped_column(String(32), index=True)
+    attempt: Mapped[int | None]
+    accepted: Mapped[bool]
+    reason: Mapped[str | None]
+    manifest: Mapped[dict[str, Any] | None]
+    facts: Mapped[dict[str, Any] | None]
+    fidelity: Mapped[str | None] = mapped_column(String(16))
+    received_at: Mapped[datetime.datetime]
+
+
+class Series(Owned, Base):
+    """One metric on one cluster over check-ins, under the same declared facts (an epoch)."""
+
+    __tablename__ = "series"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)  # digest of all that follows
+    stack: Mapped[str] = mapped_column(String(64))  # the watched repository's name
+    cluster: Mapped[str] = mapped_column(String(64), index=True)
+    scenario: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    metric: Mapped[str] = mapped_column(String(64))
+    unit: Mapped[str] = mapped_column(String(16))
+    params: Mapped[dict[str, Any]]
+    placement: Mapped[str] = mapped_column(String(64))  # class of hosts by role, such as "same host"
+    guest: Mapped[str] = mapped_column(String(64))  # guest image digest
+    canary: Mapped[str] = mapped_column(String(64))
+    epoch: Mapped[str] = mapped_column(String(64))  # digest of the declared facts
+
+
+class SampleRow(Owned, Base):
+    """One measured value with all that identifies it; void ones are kept and counted, and in no figure."""
+
+    __tablename__ = "sample"
+    __table_args__ = (
+        Index("sample_of_revision", "revision", "series"),
+        UniqueConstraint("session", "attempt", "block", "round", "revision", "series"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    session: Mapped[str] = mapped_column(ForeignKey("session.id"), index=True)
+    series: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    block: Mapped[int]
+    round: Mapped[int]
+    attempt: Mapped[int]
+    order: Mapped[int]
+    revision: Mapped[str] = mapped_column(String(64))
+    value: Mapped[float]
+    hosts: Mapped[dict[str, Any]]
+    warm_up: Mapped[bool]
+    valid: Mapped[bool]
+    void_reason: Mapped[str | None]
+    taken_at: Mapped[datetime.datetime]
+
+
+class OutcomeRow(Owned, Base):
+    """What came of one cell: measured, unsupported, not applicable or failed, and whose fault."""
+
+    __tablename__ = "outcome"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    session: Mapped[str] = mapped_column(ForeignKey("session.id"), index=True)
+    cluster: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    scenario: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    params: Mapped[dict[str, Any]]
+    block: Mapped[int]
+    round: Mapped[int]
+    outcome: Mapped[str] = mapped_column(String(16))
+    fault: Mapped[str | None] = mapped_column(String(16))
+    reason: Mapped[str | None]
+    evidence: Mapped[list[Any]]
+
+
+class Analysis(Base):
+    """One run of the judgement. Superseded, never rewritten: pages read the newest of each scope."""
+
+    __tablename__ = "analysis"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int]  # of the judging code
+    cause: Mapped[str] = mapped_column(String(64))  # digest of the bundles that went in
+    made_at: Mapped[datetime.datetime]
+
+
+class ComparisonRow(Owned, Base):
+    """A judged difference: revision against its parent on one cluster, or one cluster against another."""
+
+    __tablename__ = "comparison"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    analysis: Mapped[int] = mapped_column(ForeignKey("analysis.id"), index=True)
+    between: Mapped[str] = mapped_column(String(16))  # "revisions" or "clusters"
+    cluster: Mapped[str] = mapped_column(String(64))
+    other_cluster: Mapped[str | None] = mapped_column(String(64))  # the one compared against
+    repository: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    other_revision: Mapped[str | None] = mapped_column(String(64))  # the parent
+    scenario: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    metric: Mapped[str] = mapped_column(String(64))
+    unit: Mapped[str] = mapped_column(String(16))
+    params: Mapped[dict[str, Any]]
+    ratio: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    n: Mapped[int]
+    replication: Mapped[str] = mapped_column(String(16))  # "block" or "session"
+    sessions: Mapped[int]
+    p_value: Mapped[float | None]
+    p_adjusted: Mapped[float | None]
+    delta: Mapped[float]
+    verdict: Mapped[str] = mapped_column(String(32))  # or "not judged"
+    fidelity: Mapped[str] = mapped_column(String(16))
+
+
+class Finding(Owned, Base):
+    """A change with its evidence and state. One row for one check-in, cluster and kind; `metrics` says which."""
+
+    __tablename__ = "finding"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16))
+    cluster: Mapped[str] = mapped_column(String(64))
+    repository: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    last_good: Mapped[str | None] = mapped_column(String(64))
+    direction: Mapped[str] = mapped_column(String(16))  # "slower", "faster", "both"
+    metrics: Mapped[list[Any]]  # [{scenario, version, metric, unit, params, ratio, low, high, n, replication, direction}]
+    analysis: Mapped[int] = mapped_column(ForeignKey("analysis.id"))
+    found_at: Mapped[datetime.datetime]
+
+
+class Reservation(Owned, Base):
+    """A promise of one resource to one holder for a time. Rows of one `booking` were made or refused together."""
+
+    __tablename__ = "reservation"
+    __table_args__ = (Index("reservation_of_resource", "resource", "until"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    booking: Mapped[str] = mapped_column(String(32), index=True)
+    resource: Mapped[str] = mapped_column(String(128))  # "machine:this", "host:acorn/h1", "storage:acorn"
+    holder: Mapped[str] = mapped_column(String(128))  # "session:<id>", "user:<account>"
+    token: Mapped[int]  # grows with every booking: the fencing token
+    since: Mapped[datetime.datetime]
+    until: Mapped[datetime.datetime]
+    released_at: Mapped[datetime.datetime | None]

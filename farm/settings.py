@@ -1,0 +1,127 @@
+"""The farm's settings: one TOML file, strictly read; without one, the embedded default of two local clusters.
+
+Paths in the file are relative to it; state lives under `FARM_HOME` (default: `var/` in the checkout).
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scenarios.strict import read_toml
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+
+
+@dataclass(frozen=True)
+class RepositorySettings:
+    """A watched repository. `url` is anything git can fetch; a relative path is relative to the settings file."""
+
+    name: str
+    url: str
+    branch: str = "main"
+    canary: str = ""  # the frozen build: a commit; empty: the first check-in the farm saw
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name = {self.name!r} must be lower-case letters, digits and '-'")
+
+
+@dataclass(frozen=True)
+class CampaignSettings:
+    """How a campaign measures: its sessions in order, with the number of blocks of each, fixed in advance."""
+
+    blocks: tuple[int, ...] = (1, 2, 2)
+    rounds: int = 1
+    history: int = 30  # check-ins of a newly watched repository that are measured, newest first
+    session_deadline_s: int = 1500
+
+    def __post_init__(self) -> None:
+        if not self.blocks or min(self.blocks) < 1 or self.rounds < 1:
+            raise ValueError("blocks must be a list of numbers from 1, rounds at least 1")
+
+
+@dataclass(frozen=True)
+class ScenarioSettings:
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AddressSettings:
+    """Loopback ports. 0 takes a free one."""
+
+    site_port: int = 8010
+    buildbot_port: int = 8011
+    worker_port: int = 8012
+
+
+@dataclass(frozen=True)
+class FarmFile:
+    """The shape of `farm.toml`."""
+
+    inventory: Path = CHECKOUT / "inventory"
+    clusters: tuple[str, ...] = ()  # empty: every file of the inventory
+    database: str = ""  # an SQLAlchemy URL; empty: SQLite in FARM_HOME
+    tenant: str = "local"
+    account: str = "local"
+    poll_interval_s: float = 5.0
+    repository: tuple[RepositorySettings, ...] = ()
+    scenario: tuple[ScenarioSettings, ...] = ()  # empty: all four with their defaults
+    campaign: CampaignSettings = CampaignSettings()
+    addresses: AddressSettings = AddressSettings()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings with every path absolute."""
+
+    home: Path
+    file: Path | None
+    farm: FarmFile
+
+    @property
+    def database_url(self) -> str:
+        return self.farm.database or f"sqlite:///{self.home / 'farm.sqlite'}"
+
+    @property
+    def site_dir(self) -> Path:
+        return self.home / "site"
+
+    @property
+    def bundles_dir(self) -> Path:
+        """Admitted bundles, one folder `<session>-<attempt>` each; `incoming/` beside them holds uploads."""
+        return self.home / "bundles"
+
+
+def load_settings(path: Path | None = None, home: Path | None = None) -> Settings:
+    """Read `path` (or $SETTINGS, or the embedded default); raises strict.BadData with one clear line."""
+    chosen = path or (Path(os.environ["SETTINGS"]) if os.environ.get("SETTINGS") else None)
+    state = (home or Path(os.environ.get("FARM_HOME", CHECKOUT / "var"))).resolve()
+    if chosen is None:
+        return Settings(state, None, embedded_default(state))
+    chosen = chosen.resolve()
+    read = read_toml(chosen, FarmFile)
+    base = chosen.parent
+    repositories = tuple(
+        RepositorySettings(r.name, _absolute_url(base, r.url), r.branch, r.canary) for r in read.repository
+    )
+    return Settings(
+        state,
+        chosen,
+        FarmFile(**{**read.__dict__, "inventory": (base / read.inventory).resolve(), "repository": repositories}),
+    )
+
+
+def embedded_default(home: Path) -> FarmFile:
+    """Two local clusters and the example deployment repository, which `farm up` makes in FARM_HOME."""
+    return FarmFile(repository=(RepositorySettings("example", str(home / "example-deployment")),))
+
+
+def _absolute_url(base: Path, url: str) -> str:
+    """A relative path becomes absolute; anything with a scheme or a host stays as it is."""
+    if "://" in url or re.match(r"[^/]+:", url):
+        return url
+    return str((base / url).resolve())

@@ -1,0 +1,244 @@
+"""What a scenario may ask of a cluster, and what it has to bring back.
+
+A scenario is a question with a version. It is handed a `Bench`, one deployed revision on the hosts of one
+cluster, and a `Sheet` for its samples. Times are seconds of the observer's monotonic clock unless a name says
+otherwise. Drivers in `workers/` implement the protocols; a scenario never knows which hypervisor it talks to.
+
+Errors, and whose fault they are:
+
+    ScenarioError
+    ├── WorkNotProven   the work cannot be shown to have happened: the cell's samples are void
+    ├── Unsupported     this cluster cannot do it, with the evidence: an answer, not a failure
+    └── Failed          it went wrong; `fault` says whose: stack, hypervisor, donor or farm
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Direction = Literal["lower", "higher"]
+Fault = Literal["stack", "hypervisor", "donor", "farm"]
+
+
+class ScenarioError(Exception):
+    """One line for people: what happened, with the evidence that was seen."""
+
+
+class WorkNotProven(ScenarioError):
+    """The proof that the work happened is missing or false."""
+
+
+class Unsupported(ScenarioError):
+    """The cluster says, or showed, that it cannot do this."""
+
+
+class Failed(ScenarioError):
+    """The work failed, and it is known whose fault that is."""
+
+    def __init__(self, fault: Fault, reason: str) -> None:
+        super().__init__(reason)
+        self.fault: Fault = fault
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured. `delta` is δ, the smallest relative difference that matters (0.1 = 10 %)."""
+
+    name: str
+    unit: str
+    direction: Direction
+    delta: float
+    title: str
+    judged: bool = True  # False: shown, but too noisy or too derived to accuse anybody with
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One heartbeat of a guest as the observer received it; counters are the guest's own, since its boot."""
+
+    at_s: float
+    sequence: int
+    nonce: str
+    pages_ok: int
+    pages_bad: int
+    disk_ok: int
+    disk_bad: int
+
+
+@dataclass(frozen=True)
+class WriteTimes:
+    """What the guest says of its write test: medians of one pass over the same blocks, µs per write."""
+
+    first_us: float
+    second_us: float
+    blocks: int
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """One finished live migration. `downtime_ms` is None where the hypervisor does not tell it."""
+
+    started_s: float
+    finished_s: float
+    downtime_ms: float | None
+    memory_processed_mib: float | None
+    iterations: int | None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a guest does besides answering: rewrite and check memory and disk; or the write test, once."""
+
+    memory_mib: int = 0
+    pages_per_s: int = 0
+    disk: bool = False
+    write_test_blocks: int = 0
+
+
+class Disk(Protocol):
+    """A guest's disk that one method made."""
+
+    def prove_sharing(self) -> str:
+        """What shows that blocks are (or, for a copy, are not) shared with the base; raises WorkNotProven."""
+
+    def prove_base_unchanged(self) -> str:
+        """The base image's digest is what it was; raises WorkNotProven."""
+
+    def prove_written(self, nonce: str, blocks: int) -> str:
+        """The write test's blocks, read from outside, hold what the guest with this nonce wrote last."""
+
+    def remove(self) -> None: ...
+
+
+class Guest(Protocol):
+    """A virtual machine of ours. Leaving the `with` removes it from whichever host it is on."""
+
+    name: str
+
+    def start(self) -> float:
+        """Ask the hypervisor to start it; returns the time of the request."""
+
+    def running_since_s(self) -> float:
+        """When the hypervisor answered that it runs."""
+
+    def init_at_s(self, *, timeout_s: float) -> float:
+        """When its first process spoke on the console, as the host saw it; raises Failed."""
+
+    def first_answer(self, *, timeout_s: float) -> Beat:
+        """Its first answer over the network; raises Failed when there is none in time."""
+
+    def write_times(self, *, timeout_s: float) -> WriteTimes: ...
+
+    def vmm_cpu_s(self) -> float:
+        """CPU seconds of the guest's VMM process so far, on the host where it is now."""
+
+    def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
+        """Heartbeats the observer received between the two times."""
+
+    def migrate(self, target: "Host", *, timeout_s: float, bandwidth_mib_s: int | None = None) -> MigrationReport: ...
+
+    def found_on(self) -> Sequence[str]:
+        """Names of all hosts of the bench on which its VMM process is alive now."""
+
+    def console(self) -> str:
+        """Everything it printed, on all hosts it ran on."""
+
+    def stop(self) -> None:
+        """End it and wait until its VMM is gone, so that its disk can be read."""
+
+
+class Host(Protocol):
+    name: str
+
+    def guest(
+        self, *, nonce: str, disk: Disk | None = None, workload: Workload = Workload()
+    ) -> AbstractContextManager[Guest]: ...
+
+    def make_disk(self, method: str) -> tuple[Disk, float]:
+        """Make a disk from the base image with `method`; returns it and the seconds that took.
+
+        Raises Unsupported where the host cannot do this method.
+        """
+
+
+@dataclass(frozen=True)
+class UploadReport:
+    """One object uploaded and readable. Times in s; `segments` and `segment_s` are in name order."""
+
+    name: str
+    total_s: float  # first byte sent → the store says it is there, with the right length
+    segment_s: tuple[float, ...]
+    server_cpu_s: float
+
+
+class ObjectStore(Protocol):
+    """The deployed object store, and the payload that all uploads of the session use."""
+
+    payload_mib: int
+
+    def upload_single(self, name: str) -> UploadReport: ...
+
+    def upload_segments(self, name: str, *, segment_mib: int, parallel: int) -> UploadReport: ...
+
+    def read_back_digest(self, name: str) -> str:
+        """SHA-256 of the object as a client reads it, over the network."""
+
+    def payload_digest(self) -> str: ...
+
+    def disks_of(self, name: str) -> Mapping[str, Sequence[str]]:
+        """Per stored segment (or the object itself): the disks that hold it, found on the disks themselves."""
+
+    def remove(self, name: str) -> None: ...
+
+
+class Cell(Protocol):
+    """The samples of one scenario with one set of parameters in one round; valid or void together."""
+
+    def record(self, metric: str, value: float) -> None:
+        """Keep one value; the metric must be one the scenario declares."""
+
+    def prove(self, held: bool, reason: str) -> None:
+        """Raise WorkNotProven(reason) unless `held`."""
+
+    def verify_later(self, check: Callable[[], None]) -> None:
+        """Run `check` when the round's measuring is over, so that checking disturbs no figure.
+
+        Whatever ScenarioError it raises counts as if raised in the cell.
+        """
+
+    def evidence(self, text: str) -> None:
+        """One line for the session's log that shows why the samples may be believed."""
+
+
+class Sheet(Protocol):
+    """Where a scenario writes. An error inside a cell ends that cell only."""
+
+    def cell(self, *, hosts: Mapping[str, str], **params: str) -> AbstractContextManager[Cell]: ...
+
+
+class Bench(Protocol):
+    """One deployed revision on a cluster, ready to be measured."""
+
+    hosts: Sequence[Host]
+    store: ObjectStore | None
+
+    def nonce(self) -> str:
+        """A fresh word of letters and digits that nobody can know beforehand."""
+
+    def now_s(self) -> float: ...
+
+    def pause_s(self, seconds: float) -> None: ...
+
+    def keep(self, resource: AbstractContextManager[Guest]) -> Guest:
+        """Enter the guest now and leave it when the round has been verified (for `verify_later`)."""
+
+
+class Scenario(Protocol):
+    """A module-level object in each scenario file, named SCENARIO."""
+
+    name: str
+    version: int
+    metrics: tuple[Metric, ...]
+
+    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None: ...

@@ -1,0 +1,201 @@
+"""What crosses between the farm and a worker: the plan goes out, samples and a manifest come back.
+
+Everything is plain JSON; `strict.parse_json` reads it and refuses what does not fit. Times are ISO 8601 in UTC.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from scenarios.contract import Fault
+
+SCHEMA = 1
+
+Role = Literal["subject", "parent", "base", "canary", "window"]
+OutcomeName = Literal["measured", "unsupported", "not applicable", "failed"]
+Fidelity = Literal["hardware", "emulated", "simulated", "contract"]
+
+
+@dataclass(frozen=True)
+class PlannedHost:
+    name: str
+    uri: str
+    zone: str
+
+
+@dataclass(frozen=True)
+class PlannedCluster:
+    """The part of an inventory file that a worker needs."""
+
+    name: str
+    driver: str
+    hosts: tuple[PlannedHost, ...]
+    storage_disks: int
+    storage_disk_mib: int
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The promise this session runs under. A worker that sees a higher token for a host must stop."""
+
+    holder: str
+    token: int
+    resources: tuple[str, ...]
+    expires: str
+
+
+@dataclass(frozen=True)
+class PlannedBuild:
+    """A revision to deploy: what identifies it, what it is here for, and where it comes from."""
+
+    revision: str
+    label: str
+    roles: tuple[Role, ...]
+    repository: str
+    commit: str
+
+
+@dataclass(frozen=True)
+class PlannedScenario:
+    name: str
+    version: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One session, whole. `rounds` are repetitions within one deployment, `blocks` are fresh deployments."""
+
+    schema: int
+    harness: str
+    session: str
+    attempt: int
+    cluster: PlannedCluster
+    lease: Lease
+    builds: tuple[PlannedBuild, ...]
+    scenarios: tuple[PlannedScenario, ...]
+    blocks: int
+    rounds: int
+    seed: int
+    deadline_s: int
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1 or self.rounds < 1 or self.deadline_s < 1:
+            raise ValueError("blocks, rounds and deadline_s must be at least 1")
+        if not self.builds or not self.scenarios or len(self.cluster.hosts) < 1:
+            raise ValueError("needs at least one build, one scenario and one host")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measured value; `valid` is False without proof of the work, and `void_reason` says why."""
+
+    session: str
+    block: int
+    round: int
+    attempt: int
+    order: int
+    revision: str
+    scenario: str
+    version: int
+    metric: str
+    unit: str
+    value: float
+    params: dict[str, str]
+    hosts: dict[str, str]
+    warm_up: bool
+    valid: bool
+    void_reason: str | None
+    time: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one cell of a scenario: one set of parameters, one revision, one round."""
+
+    revision: str
+    scenario: str
+    version: int
+    params: dict[str, str]
+    block: int
+    round: int
+    outcome: OutcomeName
+    fault: Fault | None
+    reason: str | None
+    evidence: list[str]
+
+
+@dataclass(frozen=True)
+class ResolvedBuild:
+    """What a revision became on this platform: its lock and the digest of its code."""
+
+    revision: str
+    lock: str
+    code: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The bundle's table of contents; the signature covers this file, this file covers all others."""
+
+    schema: int
+    session: str
+    attempt: int
+    plan: str
+    harness: str
+    cluster: str
+    started: str
+    finished: str
+    fidelity: Fidelity
+    builds: tuple[ResolvedBuild, ...]
+    outcomes: tuple[Outcome, ...]
+    files: dict[str, str]  # path inside the bundle → SHA-256
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of live progress, on a worker's standard output behind PROGRESS_MARK."""
+
+    done: int
+    total: int
+    what: str
+
+
+PROGRESS_MARK = "FARM-PROGRESS "
+
+
+def to_data(record: Any) -> Any:
+    """A dataclass as plain data."""
+    return dataclasses.asdict(record)
+
+
+def canonical_json(data: Any) -> str:
+    """The one text that digests are taken of: sorted keys, no blanks, UTF-8 as it is."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(data: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of plain data or of a dataclass."""
+    plain = to_data(data) if dataclasses.is_dataclass(data) else data
+    return hashlib.sha256(canonical_json(plain).encode()).hexdigest()
+
+
+def revision_of(commits: Mapping[str, str]) -> str:
+    """A revision's identity: component → commit (or patch digest), as one SHA-256."""
+    return digest_of(dict(commits))
+
+
+def harness_digest(checkout: Path) -> str:
+    """SHA-256 over every file of `scenarios/` and `workers/`: the code that decides what a figure means."""
+    digest = hashlib.sha256()
+    for folder in ("scenarios", "workers"):
+        for path in sorted((checkout / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                digest.update(f"{path.relative_to(checkout)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""A stack recipe, `stack.toml`: what is deployed at a revision. Data, never code of ours.
+
+The same form serves `stacks/*.toml` and the `stack.toml` at the root of a deployment repository.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_FACTORY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
+_SETTING = re.compile(r"[a-z][a-z0-9_]{0,60}")
+_ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=: -]{0,400}")
+_MODULES = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
+
+
+def _must(held: bool, message: str) -> None:
+    if not held:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a component comes from: exactly one of these."""
+
+    pypi: str | None = None  # "swift==2.38.3"
+    path: str | None = None  # a folder of the deployment repository
+
+    def __post_init__(self) -> None:
+        _must((self.pypi is None) != (self.path is None), "must have either 'pypi' or 'path'")
+        if self.pypi is not None:
+            _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
+        if self.path is not None:
+            inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path != ""
+            _must(inside, f"path = {self.path!r} must be a folder inside the repository")
+
+
+@dataclass(frozen=True)
+class Component:
+    name: str
+    source: Source
+
+    def __post_init__(self) -> None:
+        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """A piece of middleware that a path component brings, put into the proxy's pipeline after authentication."""
+
+    name: str
+    factory: str  # "module:function", as paste.deploy calls it
+    settings: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+        _must(bool(_FACTORY.fullmatch(self.factory)), f"factory = {self.factory!r} must be 'module:function'")
+        _check_settings(self.settings)
+
+
+@dataclass(frozen=True)
+class SwiftSettings:
+    """`proxy`, `account`, `container`, `object` are settings of those servers, as Swift's own manual names them."""
+
+    replicas: int = 3
+    part_power: int = 8
+    workers: int = 1
+    proxy: dict[str, str | int | float | bool] = field(default_factory=dict)
+    account: dict[str, str | int | float | bool] = field(default_factory=dict)
+    container: dict[str, str | int | float | bool] = field(default_factory=dict)
+    object: dict[str, str | int | float | bool] = field(default_factory=dict)
+    filters: tuple[Filter, ...] = ()
+
+    def __post_init__(self) -> None:
+        _must(1 <= self.replicas <= 16, "replicas must be 1 to 16")
+        _must(4 <= self.part_power <= 16, "part_power must be 4 to 16")
+        _must(1 <= self.workers <= 16, "workers must be 1 to 16")
+        for settings in (self.proxy, self.account, self.container, self.object):
+            _check_settings(settings)
+
+
+@dataclass(frozen=True)
+class GuestSettings:
+    """The guests' virtual hardware and initramfs."""
+
+    memory_mib: int = 128
+    vcpus: int = 1
+    machine: Literal["q35", "pc"] = "q35"
+    cpu: Literal["maximum", "qemu64"] = "maximum"
+    kernel_arguments: str = ""
+    extra_modules: tuple[str, ...] = ()  # folders of the kernel's modules packed into the initramfs
+
+    def __post_init__(self) -> None:
+        _must(96 <= self.memory_mib <= 2048, "memory_mib must be 96 to 2048")
+        _must(1 <= self.vcpus <= 8, "vcpus must be 1 to 8")
+        _must(bool(_ARGUMENTS.fullmatch(self.kernel_arguments)), "kernel_arguments has characters that are not allowed")
+        _must("farm." not in self.kernel_arguments, "kernel_arguments must not set the farm's own 'farm.*' arguments")
+        for folder in self.extra_modules:
+            _must(bool(_MODULES.fullmatch(folder)), f"extra_modules: {folder!r} is not a folder such as 'drivers/net'")
+
+
+@dataclass(frozen=True)
+class DiskSettings:
+    """The guests' disks."""
+
+    cache: Literal["none", "writeback", "writethrough", "directsync", "unsafe"] = "none"
+    io: Literal["threads", "native", "io_uring"] = "threads"
+    cluster_size_kib: Literal[4, 16, 64, 128, 256, 512, 1024, 2048] = 64
+
+
+@dataclass(frozen=True)
+class StackHead:
+    name: str
+    deployer: Literal["swift"]
+
+    def __post_init__(self) -> None:
+        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole `stack.toml`. `lock` names a file beside it with one `package==version` a line."""
+
+    stack: StackHead
+    component: tuple[Component, ...]
+    lock: str | None = None
+    swift: SwiftSettings = SwiftSettings()
+    guest: GuestSettings = GuestSettings()
+    disk: DiskSettings = DiskSettings()
+
+    def __post_init__(self) -> None:
+        names = [component.name for component in self.component]
+        _must(len(set(names)) == len(names), "two components have the same name")
+        _must("swift" in names, "needs a component named 'swift'")
+        if self.lock is not None:
+            _must("/" not in self.lock and self.lock not in ("", ".", ".."), "lock must be a file beside stack.toml")
+
+
+def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
+    for key, value in settings.items():
+        _must(bool(_SETTING.fullmatch(key)), f"setting {key!r} is not a setting's name")
+        _must("\n" not in str(value), f"setting {key!r} must be one line")
