@@ -1,0 +1,162 @@
+"""Where a scenario's samples are written: cells that are valid or void together, and the outcome of each."""
+
+import contextlib
+import datetime
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from scenarios.contract import Failed, Fault, Metric, Scenario, ScenarioError, Unsupported, WorkNotProven
+from scenarios.crossing import Outcome, OutcomeName, Sample
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the session a round stands."""
+
+    session: str
+    attempt: int
+    block: int
+    round: int
+    order: int
+    revision: str
+    warm_up: bool = False
+
+
+@dataclass
+class OpenCell:
+    """One set of parameters of one scenario in one round (scenarios.contract.Cell)."""
+
+    metrics: Mapping[str, Metric]
+    params: dict[str, str]
+    hosts: dict[str, str]
+    values: list[tuple[str, float, str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
+    error: ScenarioError | None = None
+
+    def record(self, metric: str, value: float) -> None:
+        if metric not in self.metrics:
+            raise KeyError(f"metric {metric!r} is not declared by the scenario")
+        if not math.isfinite(value):
+            raise WorkNotProven(f"{metric} is {value}, not a number")
+        self.values.append((metric, value, _now()))
+
+    def prove(self, held: bool, reason: str) -> None:
+        if not held:
+            raise WorkNotProven(reason)
+
+    def verify_later(self, check: Callable[[], None]) -> None:
+        self.checks.append(check)
+
+    def evidence(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class RoundSheet:
+    """All cells of one scenario in one round (scenarios.contract.Sheet)."""
+
+    def __init__(self, scenario: Scenario, place: Place) -> None:
+        self.scenario = scenario
+        self.place = place
+        self.cells: list[OpenCell] = []
+        self._metrics = {metric.name: metric for metric in scenario.metrics}
+
+    @contextlib.contextmanager
+    def cell(self, *, hosts: Mapping[str, str], **params: str) -> Iterator[OpenCell]:
+        cell = OpenCell(self._metrics, dict(params), dict(hosts))
+        self.cells.append(cell)
+        try:
+            yield cell
+        except ScenarioError as error:
+            cell.error = error
+
+    def fail(self, error: ScenarioError, hosts: Mapping[str, str]) -> None:
+        """The scenario could not begin, or broke outside any cell."""
+        self.cells.append(OpenCell(self._metrics, {}, dict(hosts), error=error))
+
+    def verify(self) -> None:
+        """Run the deferred checks of all cells; each cell stops at its first failure."""
+        for cell in self.cells:
+            for check in cell.checks:
+                if cell.error is not None:
+                    break
+                try:
+                    check()
+                except ScenarioError as error:
+                    cell.error = error
+
+    def samples(self) -> list[Sample]:
+        return [sample for cell in self.cells for sample in self._samples_of(cell)]
+
+    def outcomes(self) -> list[Outcome]:
+        return [self._outcome_of(cell) for cell in self.cells]
+
+    def _samples_of(self, cell: OpenCell) -> list[Sample]:
+        place = self.place
+        return [
+            Sample(
+                session=place.session,
+                block=place.block,
+                round=place.round,
+                attempt=place.attempt,
+                order=place.order,
+                revision=place.revision,
+                scenario=self.scenario.name,
+                version=self.scenario.version,
+                metric=metric,
+                unit=self._metrics[metric].unit,
+                value=value,
+                params=cell.params,
+                hosts=cell.hosts,
+                warm_up=place.warm_up,
+                valid=cell.error is None,
+                void_reason=None if cell.error is None else str(cell.error),
+                time=time,
+            )
+            for metric, value, time in cell.values
+        ]
+
+    def _outcome_of(self, cell: OpenCell) -> Outcome:
+        outcome, fault = classify(cell.error)
+        return Outcome(
+            revision=self.place.revision,
+            scenario=self.scenario.name,
+            version=self.scenario.version,
+            params=cell.params,
+            block=self.place.block,
+            round=self.place.round,
+            outcome=outcome,
+            fault=fault,
+            reason=None if cell.error is None else str(cell.error),
+            evidence=cell.lines,
+        )
+
+
+def classify(error: ScenarioError | None) -> tuple[OutcomeName, Fault | None]:
+    """What an error means for its cell. Work that is not proven is our failure to show it, hence the farm's."""
+    if error is None:
+        return "measured", None
+    if isinstance(error, Unsupported):
+        return "unsupported", None
+    if isinstance(error, Failed):
+        return "failed", error.fault
+    return "failed", "farm"
+
+
+def verify_all(sheets: list[RoundSheet]) -> None:
+    """Verify several scenarios' sheets at the same time: most of it is waiting, and nothing is measured now."""
+    threads = [threading.Thread(target=sheet.verify, name=f"verify-{sheet.scenario.name}") for sheet in sheets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def as_warm_up(place: Place) -> Place:
+    return replace(place, warm_up=True)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat()
