@@ -92,7 +92,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sample:
-    """One measured value; `valid` is False without proof of the work, and `void_reason` says why."""
+    """One measured value; `valid` is False without proof of the work, and `void_reason` says why.
+
+    `block`, `round` and `order` (the revision's place in its block) count from 0.
+    """
 
     session: str
     block: int
@@ -155,6 +158,31 @@ class Manifest:
     builds: tuple[ResolvedBuild, ...]
     outcomes: tuple[Outcome, ...]
     files: dict[str, str]  # path inside the bundle → SHA-256
+
+
+@dataclass(frozen=True)
+class FidelityFact:
+    """What the bench is, concluded from what was seen."""
+
+    concluded: Fidelity
+    evidence: list[str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found about the cluster during the session: `facts.json` of the bundle.
+
+    `declared` are the facts that open an epoch (CPU, microcode, kernel, QEMU, libvirt, firmware, swap);
+    `clock_bounds_s` is, per host, how far its clock may be from the observer's; `guest_images` is,
+    per revision, the SHA-256 of its guest's kernel and initramfs.
+    """
+
+    declared: dict[str, str]
+    hosts: dict[str, dict[str, Any]]
+    clock_bounds_s: dict[str, float]
+    guest_images: dict[str, str]
+    fidelity: FidelityFact
+    load: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,10 @@ def _to_plain(data: object, shape: Any, source: str, where: str) -> object:
     if shape is Any or shape is object:
         return data
     if shape is float and isinstance(data, int) and not isinstance(data, bool):
-        return float(data)
+        try:
+            return float(data)
+        except OverflowError:
+            raise _refuse(source, where, "is too large for a number") from None
     if shape is Path and isinstance(data, str):
         return Path(data)
     if type(data) is not shape:

@@ -6,7 +6,7 @@ Times are timezone-aware UTC. `farm/results/migrations` makes and changes these 
 import datetime
 from typing import Any, Literal
 
-from sqlalchemy import JSON, ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime, TypeDecorator
 
@@ -29,10 +29,21 @@ class UtcTime(TypeDecorator[datetime.datetime]):
         return None if value is None else value.astimezone(datetime.UTC)
 
     def process_result_value(self, value: datetime.datetime | None, dialect: Any) -> datetime.datetime | None:
-        return None if value is None else value.replace(tzinfo=datetime.UTC)
+        if value is None:
+            return None
+        return value.replace(tzinfo=datetime.UTC) if value.tzinfo is None else value.astimezone(datetime.UTC)
 
 
 class Base(DeclarativeBase):
+    # constraints have names, so that later migrations can speak of them
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
     type_annotation_map = {dict[str, Any]: JSON, list[Any]: JSON, datetime.datetime: UtcTime}
 
 
@@ -82,6 +93,7 @@ class Session(Owned, Base):
     priority: Mapped[int]
     state: Mapped[str] = mapped_column(String(16), index=True)
     attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)  # attempts that went wrong: too many end the session
     build_request: Mapped[int | None]  # Buildbot's, of the latest attempt
     plan: Mapped[dict[str, Any] | None]  # crossing.Plan of the latest attempt
     plan_digest: Mapped[str | None] = mapped_column(String(64))
@@ -124,7 +136,7 @@ class Series(Owned, Base):
     unit: Mapped[str] = mapped_column(String(16))
     params: Mapped[dict[str, Any]]
     placement: Mapped[str] = mapped_column(String(64))  # class of hosts by role, such as "same host"
-    guest: Mapped[str] = mapped_column(String(64))  # guest image digest
+    guest: Mapped[str] = mapped_column(String(64))  # digest of the canary's guest image, see ingest
     canary: Mapped[str] = mapped_column(String(64))
     epoch: Mapped[str] = mapped_column(String(64))  # digest of the declared facts
 
@@ -135,7 +147,7 @@ class SampleRow(Owned, Base):
     __tablename__ = "sample"
     __table_args__ = (
         Index("sample_of_revision", "revision", "series"),
-        UniqueConstraint("session", "attempt", "block", "round", "revision", "series"),
+        UniqueConstraint("session", "attempt", "block", "round", "warm_up", "revision", "series"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -217,12 +229,16 @@ class ComparisonRow(Owned, Base):
 
 
 class Finding(Owned, Base):
-    """A change with its evidence and state. One row for one check-in, cluster and kind; `metrics` says which."""
+    """A change with its evidence and state. One row for one check-in, cluster and kind; `metrics` says which.
+
+    A later analysis writes a row of its own under the same `key`; `found_at` stays the first one's.
+    """
 
     __tablename__ = "finding"
+    __table_args__ = (UniqueConstraint("analysis", "key"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(String(64), unique=True)
+    key: Mapped[str] = mapped_column(String(64), index=True)
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
     cluster: Mapped[str] = mapped_column(String(64))
@@ -230,7 +246,9 @@ class Finding(Owned, Base):
     revision: Mapped[str] = mapped_column(String(64), index=True)
     last_good: Mapped[str | None] = mapped_column(String(64))
     direction: Mapped[str] = mapped_column(String(16))  # "slower", "faster", "both"
-    metrics: Mapped[list[Any]]  # [{scenario, version, metric, unit, params, ratio, low, high, n, replication, direction}]
+    metrics: Mapped[
+        list[Any]
+    ]  # [{scenario, version, metric, unit, params, ratio, low, high, n, replication, direction}]
     analysis: Mapped[int] = mapped_column(ForeignKey("analysis.id"))
     found_at: Mapped[datetime.datetime]
 

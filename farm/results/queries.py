@@ -1,0 +1,245 @@
+"""The read side: what analysis, command line and reports may know of the results.
+
+Every function takes a `Scope`. `EVERYTHING` is for the farm's own work; what is published is read with
+`public_scope(...)`, and `_visible` is the one place that says what that is. Rows come back detached: read
+them, never change them.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+import pandas as pd
+from sqlalchemy import ColumnElement, Engine, Select, func, select, true
+from sqlalchemy.orm import InstrumentedAttribute
+
+from farm.inventory import Cluster
+from farm.results.database import reading
+from farm.results.tables import (
+    Analysis,
+    Bundle,
+    CheckIn,
+    ComparisonRow,
+    Finding,
+    OutcomeRow,
+    Owned,
+    SampleRow,
+    Series,
+    Session,
+)
+from scenarios.crossing import canonical_json, digest_of
+
+Row = TypeVar("Row", bound=Owned)
+
+SAMPLE_COLUMNS = (
+    *("session", "attempt", "block", "round", "order", "revision", "roles", "label"),
+    *("repository", "cluster", "purpose", "campaign", "ordinal"),
+    *("series", "scenario", "version", "metric", "unit", "params", "placement", "guest", "canary", "epoch"),
+    *("value", "valid", "void_reason", "warm_up", "hosts", "taken_at", "fidelity"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """Which rows a reader may see. `clusters` are those whose donors permit publication."""
+
+    public_only: bool
+    clusters: frozenset[str] = frozenset()
+
+
+EVERYTHING = Scope(public_only=False)
+
+
+def public_scope(inventory: Mapping[str, Cluster]) -> Scope:
+    """What anybody may see: public rows of clusters that permit publication."""
+    return Scope(True, frozenset(name for name, cluster in inventory.items() if cluster.publish))
+
+
+def _visible(scope: Scope, table: type[Owned], *clusters: InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+    """The condition that selects what `scope` may see of `table`, whose rows speak of `clusters`."""
+    if not scope.public_only:
+        return true()
+    condition: ColumnElement[bool] = table.visibility == "public"
+    for cluster in clusters:
+        condition &= cluster.in_(scope.clusters) | cluster.is_(None)
+    return condition
+
+
+def check_ins(engine: Engine, scope: Scope, *, repository: str | None = None) -> list[CheckIn]:
+    """Check-ins by repository and number, oldest first."""
+    query = select(CheckIn).where(_visible(scope, CheckIn)).order_by(CheckIn.repository, CheckIn.number)
+    return _rows(engine, query.where(CheckIn.repository == repository) if repository else query)
+
+
+def sessions(
+    engine: Engine,
+    scope: Scope,
+    *,
+    repository: str | None = None,
+    cluster: str | None = None,
+    states: Collection[str] | None = None,
+) -> list[Session]:
+    """Sessions in the order they were asked for, whatever their state."""
+    query = select(Session).where(_visible(scope, Session, Session.cluster))
+    query = _narrow(query, {Session.repository: repository, Session.cluster: cluster})
+    if states is not None:
+        query = query.where(Session.state.in_(states))
+    query = query.order_by(Session.created_at, Session.campaign, Session.ordinal, Session.cluster)
+    return _rows(engine, query)
+
+
+def session(engine: Engine, scope: Scope, identity: str) -> Session | None:
+    """One session by its id; None when there is none, or none to be seen."""
+    query = select(Session).where(_visible(scope, Session, Session.cluster), Session.id == identity)
+    return next(iter(_rows(engine, query)), None)
+
+
+def samples(
+    engine: Engine,
+    scope: Scope,
+    *,
+    repository: str | None = None,
+    cluster: str | None = None,
+    scenario: str | None = None,
+    metric: str | None = None,
+    session: str | None = None,
+    revision: str | None = None,
+) -> pd.DataFrame:
+    """One row per sample in the order they were taken, void and warm-up ones included.
+
+    Columns are SAMPLE_COLUMNS: `roles` is a tuple, the revision's roles in that session; `params` and `hosts`
+    are canonical JSON text, so that one may group by them; `value` is in `unit`; `taken_at` is UTC; `order`
+    is the revision's place in its block. Samples may be compared with each other within one `series`.
+    """
+    query = (
+        select(SampleRow, Series, Session, Bundle.fidelity)
+        .join(Series, SampleRow.series == Series.id)
+        .join(Session, SampleRow.session == Session.id)
+        .join(
+            Bundle,
+            (Bundle.session == SampleRow.session) & (Bundle.attempt == SampleRow.attempt) & Bundle.accepted,
+        )
+        .where(_visible(scope, SampleRow, Series.cluster), _visible(scope, Session))
+        .order_by(SampleRow.taken_at, SampleRow.id)
+    )
+    wanted: dict[Any, str | None] = {
+        Session.repository: repository,
+        Series.cluster: cluster,
+        Series.scenario: scenario,
+        Series.metric: metric,
+        SampleRow.session: session,
+        SampleRow.revision: revision,
+    }
+    conditions = [column == value for column, value in wanted.items() if value is not None]
+    with reading(engine) as transaction:
+        found = transaction.execute(query.where(*conditions)).all()
+    records = [_sample_record(sample, series, at, fidelity) for sample, series, at, fidelity in found]
+    return pd.DataFrame(records, columns=list(SAMPLE_COLUMNS))
+
+
+def _sample_record(
+    sample: SampleRow, series: Series, session: Session, fidelity: str | None
+) -> dict[str, Any]:
+    build: Mapping[str, Any] = next(
+        (build for build in session.builds if build["revision"] == sample.revision), {}
+    )
+    return {
+        **{name: getattr(sample, name) for name in ("attempt", "block", "round", "order", "revision")},
+        **{name: getattr(sample, name) for name in ("value", "valid", "void_reason", "warm_up", "taken_at")},
+        **{name: getattr(session, name) for name in ("repository", "cluster", "purpose")},
+        **{name: getattr(session, name) for name in ("campaign", "ordinal")},
+        **{name: getattr(series, name) for name in ("scenario", "version", "metric", "unit", "placement")},
+        **{name: getattr(series, name) for name in ("guest", "canary", "epoch")},
+        "session": session.id,
+        "series": series.id,
+        "roles": tuple(build.get("roles", ())),
+        "label": build.get("label", ""),
+        "params": canonical_json(series.params),
+        "hosts": canonical_json(sample.hosts),
+        "fidelity": fidelity,
+    }
+
+
+def outcomes(
+    engine: Engine,
+    scope: Scope,
+    *,
+    cluster: str | None = None,
+    session: str | None = None,
+    revision: str | None = None,
+) -> list[OutcomeRow]:
+    """What came of every cell, in the order of sessions, blocks and rounds."""
+    query = select(OutcomeRow).where(_visible(scope, OutcomeRow, OutcomeRow.cluster)).order_by(OutcomeRow.id)
+    wanted: dict[Any, str | None] = {
+        OutcomeRow.cluster: cluster,
+        OutcomeRow.session: session,
+        OutcomeRow.revision: revision,
+    }
+    return _rows(engine, _narrow(query, wanted))
+
+
+def bundles(engine: Engine, scope: Scope, *, session: str | None = None) -> list[Bundle]:
+    """Bundles as received, rejected ones included; those of no known session are never public."""
+    query = select(Bundle).outerjoin(Session, Bundle.session == Session.id)
+    query = query.where(_visible(scope, Bundle, Session.cluster))
+    if scope.public_only:
+        query = query.where(Session.id.is_not(None))
+    query = _narrow(query, {Bundle.session: session})
+    return _rows(engine, query.order_by(Bundle.received_at, Bundle.sha256))
+
+
+def newest_analysis(engine: Engine) -> Analysis | None:
+    """The analysis that stands; None before the first."""
+    with reading(engine) as transaction:
+        return transaction.scalars(select(Analysis).order_by(Analysis.id.desc()).limit(1)).first()
+
+
+def comparisons(engine: Engine, scope: Scope) -> list[ComparisonRow]:
+    """All comparisons of the newest analysis, as it wrote them."""
+    visible = _visible(scope, ComparisonRow, ComparisonRow.cluster, ComparisonRow.other_cluster)
+    query = select(ComparisonRow).where(visible, ComparisonRow.analysis == _newest())
+    return _rows(engine, query.order_by(ComparisonRow.id))
+
+
+def findings(engine: Engine, scope: Scope) -> list[Finding]:
+    """All findings of the newest analysis, those found last first."""
+    query = select(Finding).where(_visible(scope, Finding, Finding.cluster), Finding.analysis == _newest())
+    return _rows(engine, query.order_by(Finding.found_at.desc(), Finding.id))
+
+
+def cause_digest(engine: Engine) -> str:
+    """Digest of all accepted bundles: what an analysis is made of.
+
+    Read it before the samples: a bundle that comes in between then makes another analysis, and is not missed.
+    """
+    with reading(engine) as transaction:
+        accepted = transaction.scalars(select(Bundle.sha256).where(Bundle.accepted).order_by(Bundle.sha256))
+        return digest_of(list(accepted))
+
+
+def publication_digest(engine: Engine, scope: Scope) -> str:
+    """Digest of whatever the public pages show: check-ins, sessions' states, bundles and the newest analysis.
+
+    The progress inside a running session is not in it: pages need not be written anew for that.
+    """
+    return digest_of(
+        {
+            "check-ins": [(row.repository, row.number, row.revision) for row in check_ins(engine, scope)],
+            "sessions": [(row.id, row.state, row.attempt) for row in sessions(engine, scope)],
+            "bundles": [(row.sha256, row.accepted) for row in bundles(engine, scope)],
+            "analysis": newest.id if (newest := newest_analysis(engine)) else None,
+        }
+    )
+
+
+def _newest() -> Any:
+    return select(func.max(Analysis.id)).scalar_subquery()
+
+
+def _narrow(query: Select[Any], wanted: Mapping[Any, str | None]) -> Select[Any]:
+    return query.where(*(column == value for column, value in wanted.items() if value is not None))
+
+
+def _rows(engine: Engine, query: Select[Any]) -> list[Any]:
+    with reading(engine) as transaction:
+        return list(transaction.scalars(query))
