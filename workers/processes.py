@@ -1,0 +1,130 @@
+"""Processes of this machine (or PID namespace) as /proc shows them: found by mark, ended for certain.
+
+A process that ends while it is looked at is simply not there.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+LEASE_VARIABLE = "FARM_LEASE"  # in the environment of every process of a session: the session's id
+
+_PROC = Path("/proc")
+_VMM = re.compile(r"qemu-system-\w+|qemu-kvm|kvm")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_TERM_GRACE_S = 1.0
+_POLL_S = 0.02
+
+
+def all_pids() -> list[int]:
+    return [int(entry) for entry in os.listdir(_PROC) if entry.isdigit()]
+
+
+def environment(pid: int) -> dict[str, str]:
+    """The environment the process was started with; empty when it is gone, a zombie or not ours to read."""
+    try:
+        content = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    entries = (entry.partition("=") for entry in content.decode(errors="replace").split("\0") if "=" in entry)
+    return {name: value for name, _, value in entries}
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        content = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return []
+    return content.decode(errors="replace").rstrip("\0").split("\0")
+
+
+def marked(variable: str, values: Iterable[str]) -> dict[int, str]:
+    """Processes whose environment has `variable` set to one of `values`: process id → value."""
+    wanted = set(values)
+    found = {pid: environment(pid).get(variable) for pid in all_pids()}
+    return {pid: value for pid, value in found.items() if value in wanted and value is not None}
+
+
+def guests(namespace: str | None = None) -> dict[str, list[int]]:
+    """Live VMM processes by their guest's name; all that are seen here, or those of one PID namespace."""
+    found: dict[str, list[int]] = {}
+    for pid in all_pids():
+        name = guest_of(command_line(pid))
+        if name is not None and (namespace is None or pid_namespace(pid) == namespace):
+            found.setdefault(name, []).append(pid)
+    return found
+
+
+def guest_of(argv: list[str]) -> str | None:
+    """The guest's name as libvirt writes it into QEMU's command line (`-name guest=NAME,…`)."""
+    if not argv or not _VMM.fullmatch(os.path.basename(argv[0])) or "-name" not in argv[:-1]:
+        return None
+    options = argv[argv.index("-name") + 1].split(",")
+    return next(
+        (option.removeprefix("guest=") for option in options if option.startswith("guest=")), options[0]
+    )
+
+
+def pid_namespace(pid: int) -> str | None:
+    """What identifies the process's PID namespace; None when it is gone."""
+    try:
+        return os.readlink(_PROC / str(pid) / "ns" / "pid")
+    except OSError:
+        return None
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds (user and system) the process has used, all threads; 0 when it is gone."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def ancestry(pid: int) -> set[int]:
+    """The process and all it descends from, as far as they are seen here."""
+    found: set[int] = set()
+    while pid > 0 and pid not in found:
+        found.add(pid)
+        try:
+            pid = int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
+def end_all(
+    find: Callable[[], Iterable[int]], *, timeout_s: float, term_first: bool = True
+) -> tuple[set[int], set[int]]:
+    """End every process that `find` names, until it names none: TERM first, KILL after a grace.
+
+    `find` is asked again right before each signal, through a handle that a new process of the same number
+    does not share. Returns the processes that were ended and those still there after `timeout_s`.
+    """
+    started = time.monotonic()
+    ended: set[int] = set()
+    while remaining := set(find()):
+        now = time.monotonic() - started
+        if now > timeout_s:
+            return ended - remaining, remaining
+        gentle = term_first and now < _TERM_GRACE_S
+        for pid in remaining - ended if gentle else remaining:
+            _signal(pid, signal.SIGTERM if gentle else signal.SIGKILL, find)
+        ended |= remaining
+        time.sleep(_POLL_S)
+    return ended, set()
+
+
+def _signal(pid: int, number: int, find: Callable[[], Iterable[int]]) -> None:
+    with contextlib.suppress(ProcessLookupError, OSError):
+        handle = os.pidfd_open(pid)
+        try:
+            if pid in find():
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
