@@ -1,0 +1,408 @@
+/*
+ * The guest: a whole user space in one static program, run by the kernel as process 1.
+ *
+ * It speaks as its first act on the console ("FARM-INIT"), brings up the network, and then sends a heartbeat
+ * to the observer every 5 ms: one UDP datagram of text, always with the newest counters, so that a lost one
+ * costs nothing but its time stamp:
+ *
+ *     FARM1 nonce sequence pages_ok pages_bad disk_ok disk_bad first_us second_us blocks
+ *
+ * Everything it is told stands on the kernel's command line:
+ *
+ *     farm.nonce=WORD                   repeated in every heartbeat: this boot and no other answers
+ *     farm.address=A.B.C.D/PREFIX       its own
+ *     farm.observer=A.B.C.D:PORT        where heartbeats go
+ *     farm.memory_mib=N farm.pages_per_s=N   rewrite N MiB of memory at this rate, and check it all the while
+ *     farm.disk=1                       write blocks of /dev/vda, and check each before it is written again
+ *     farm.write_blocks=N               the write test: N blocks, twice; the medians are reported in heartbeats
+ *
+ * `workers/guest_image.py` builds it; `workers/heartbeats.py` and `workers/volumes/base.py` know the two formats.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+	HEARTBEAT_MS = 5,
+	PAGE_BYTES = 4096,
+	PAGE_WORDS = PAGE_BYTES / 8,
+	CHECKS_PER_REWRITE = 4, /* pages checked for each one rewritten: a sweep of all takes seconds, not tens of them */
+	MEMORY_STEP_MS = 10,
+	BLOCK_BYTES = 4096,
+	WRITE_TEST_STRIDE = 64 * 1024, /* one block in each cluster of the usual size, so that each first write copies */
+	DISK_STEP_MS = 20,
+	DISK_BLOCKS = 64, /* at the disk's end, where the write test never comes */
+	DISK_WAIT_MS = 5000,
+};
+
+static char command_line[4096];
+static const char *nonce = "none";
+static uint64_t nonce_word;
+
+static _Atomic uint64_t pages_ok, pages_bad, disk_ok, disk_bad;
+static _Atomic uint32_t first_us, second_us, blocks_written; /* blocks_written is set last */
+
+/* ---- small tools ------------------------------------------------------------------------------------- */
+
+static void say(const char *format, ...)
+{
+	char line[256];
+	va_list arguments;
+	va_start(arguments, format);
+	int length = vsnprintf(line, sizeof line, format, arguments);
+	va_end(arguments);
+	if (length > (int)sizeof line - 1)
+		length = sizeof line - 1;
+	if (write(STDOUT_FILENO, line, length) < 0)
+		return; /* a console that is gone leaves nobody to tell */
+}
+
+/* The guest cannot do what it is for: say so and stay silent on the network, which the observer notices. */
+static void give_up(const char *what)
+{
+	say("FARM-FAILED %s: %s\n", what, strerror(errno));
+	for (;;)
+		pause();
+}
+
+/* The value of a parameter on the kernel's command line, or `otherwise`. Called once per name. */
+static const char *parameter(const char *name, const char *otherwise)
+{
+	size_t length = strlen(name);
+	for (char *at = command_line; (at = strstr(at, name)); at += length) {
+		if ((at != command_line && at[-1] != ' ') || at[length] != '=')
+			continue;
+		char *value = strndup(at + length + 1, strcspn(at + length + 1, " \n"));
+		return value ? value : otherwise;
+	}
+	return otherwise;
+}
+
+static long number(const char *name)
+{
+	return atol(parameter(name, "0"));
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000u + time.tv_nsec;
+}
+
+static void sleep_ms(long ms)
+{
+	struct timespec time = {ms / 1000, ms % 1000 * 1000000};
+	nanosleep(&time, NULL);
+}
+
+/* splitmix64's finaliser: words that differ in one bit become words that look unrelated */
+static uint64_t mix(uint64_t word)
+{
+	word = (word ^ word >> 30) * 0xbf58476d1ce4e5b9u;
+	word = (word ^ word >> 27) * 0x94d049bb133111ebu;
+	return word ^ word >> 31;
+}
+
+/* FNV-1a */
+static uint64_t digest(const char *text)
+{
+	uint64_t word = 0xcbf29ce484222325u;
+	for (; *text; text++)
+		word = (word ^ (unsigned char)*text) * 0x100000001b3u;
+	return word;
+}
+
+static void fill(uint64_t *words, size_t count, uint64_t word)
+{
+	for (size_t i = 0; i < count; i++)
+		words[i] = word;
+}
+
+static int holds(const uint64_t *words, size_t count, uint64_t word)
+{
+	for (size_t i = 0; i < count; i++)
+		if (words[i] != word)
+			return 0;
+	return 1;
+}
+
+static void run(void *(*work)(void *), void *argument)
+{
+	pthread_t thread;
+	errno = pthread_create(&thread, NULL, work, argument);
+	if (errno)
+		give_up("thread");
+}
+
+/* ---- start ------------------------------------------------------------------------------------------- */
+
+static void mount_kernel_file_systems(void)
+{
+	mount("proc", "/proc", "proc", 0, NULL);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	int file = open("/proc/cmdline", O_RDONLY);
+	if (file < 0 || read(file, command_line, sizeof command_line - 1) < 0)
+		give_up("/proc/cmdline");
+	close(file);
+}
+
+/* Load the modules that a list names, one path a line, in its order. */
+static void load_modules(const char *list)
+{
+	char path[256];
+	FILE *lines = fopen(list, "r");
+	if (!lines)
+		give_up(list);
+	while (fgets(path, sizeof path, lines)) {
+		path[strcspn(path, "\n")] = 0;
+		int file = open(path, O_RDONLY | O_CLOEXEC);
+		if (file < 0 || (syscall(SYS_finit_module, file, "", 0) && errno != EEXIST))
+			give_up(path);
+		close(file);
+	}
+	fclose(lines);
+}
+
+static struct sockaddr_in socket_address(const char *host, int port)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+	if (!inet_aton(host, &address.sin_addr)) {
+		errno = EINVAL;
+		give_up(host);
+	}
+	return address;
+}
+
+/* Give eth0 its address and connect a UDP socket to the observer. */
+static int open_network(void)
+{
+	char *own = strdup(parameter("farm.address", "0.0.0.0/24"));
+	char *observer = strdup(parameter("farm.observer", "0.0.0.0:0"));
+	char *slash = strchr(own, '/'), *colon = strchr(observer, ':');
+	if (!slash || !colon) {
+		errno = EINVAL;
+		give_up("farm.address or farm.observer");
+	}
+	*slash = *colon = 0;
+
+	int network = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request = {.ifr_name = "eth0"};
+	struct sockaddr_in address = socket_address(own, 0);
+	memcpy(&request.ifr_addr, &address, sizeof address);
+	if (ioctl(network, SIOCSIFADDR, &request))
+		give_up("address of eth0");
+	address.sin_addr.s_addr = htonl(~0u << (32 - atoi(slash + 1)));
+	memcpy(&request.ifr_netmask, &address, sizeof address);
+	if (ioctl(network, SIOCSIFNETMASK, &request))
+		give_up("netmask of eth0");
+	request.ifr_flags = IFF_UP | IFF_RUNNING;
+	if (ioctl(network, SIOCSIFFLAGS, &request))
+		give_up("eth0 up");
+	address = socket_address(observer, atoi(colon + 1));
+	if (connect(network, (struct sockaddr *)&address, sizeof address))
+		give_up("observer");
+	return network;
+}
+
+/* ---- memory ------------------------------------------------------------------------------------------ */
+
+struct memory {
+	size_t pages;
+	long pages_per_s;
+	uint64_t *words;
+	uint32_t *generation; /* of each page: how often it was rewritten */
+};
+
+static uint64_t page_word(const struct memory *memory, size_t page)
+{
+	return mix(nonce_word ^ (uint64_t)page << 32 ^ memory->generation[page]);
+}
+
+static void rewrite_page(struct memory *memory, size_t page)
+{
+	memory->generation[page]++;
+	fill(memory->words + page * PAGE_WORDS, PAGE_WORDS, page_word(memory, page));
+}
+
+static void check_page(const struct memory *memory, size_t page)
+{
+	int good = holds(memory->words + page * PAGE_WORDS, PAGE_WORDS, page_word(memory, page));
+	atomic_fetch_add(good ? &pages_ok : &pages_bad, 1);
+}
+
+/* Rewrites pages in an order without pattern and checks all of them in turn. */
+static void *exercise_memory(void *argument)
+{
+	struct memory *memory = argument;
+	long rewrites = memory->pages_per_s * MEMORY_STEP_MS / 1000;
+	uint64_t random = nonce_word;
+	size_t next_check = 0;
+	for (;;) {
+		for (long i = 0; i < rewrites; i++) {
+			random = mix(random + 1);
+			rewrite_page(memory, random % memory->pages);
+		}
+		for (long i = 0; i < rewrites * CHECKS_PER_REWRITE; i++) {
+			check_page(memory, next_check);
+			next_check = (next_check + 1) % memory->pages;
+		}
+		sleep_ms(MEMORY_STEP_MS);
+	}
+	return NULL;
+}
+
+static void start_memory(long mib, long pages_per_s)
+{
+	struct memory *memory = calloc(1, sizeof *memory);
+	memory->pages = (size_t)mib * 256;
+	memory->pages_per_s = pages_per_s;
+	memory->generation = calloc(memory->pages, sizeof *memory->generation);
+	memory->words = aligned_alloc(PAGE_BYTES, memory->pages * PAGE_BYTES);
+	if (!memory->generation || !memory->words)
+		give_up("memory");
+	for (size_t page = 0; page < memory->pages; page++)
+		rewrite_page(memory, page);
+	run(exercise_memory, memory);
+}
+
+/* ---- disk -------------------------------------------------------------------------------------------- */
+
+static int disk = -1;
+
+/* Open the disk past the guest's page cache, and read from it: from now on it is usable. */
+static void open_disk(void)
+{
+	void *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+	for (int waited = 0; disk < 0 && waited < DISK_WAIT_MS; waited++) {
+		disk = open("/dev/vda", O_RDWR | O_DIRECT | O_CLOEXEC);
+		if (disk < 0)
+			sleep_ms(1);
+	}
+	if (disk < 0 || pread(disk, block, BLOCK_BYTES, 0) != BLOCK_BYTES)
+		give_up("/dev/vda");
+	free(block);
+}
+
+/* Writes blocks in turn; before one is written again it must still hold what was written last. */
+static void *exercise_disk(void *argument)
+{
+	uint64_t size, written[DISK_BLOCKS] = {0}, count = 0;
+	uint64_t *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+	(void)argument;
+	if (ioctl(disk, BLKGETSIZE64, &size))
+		give_up("size of /dev/vda");
+	for (;; sleep_ms(DISK_STEP_MS)) {
+		int at = count++ % DISK_BLOCKS;
+		off_t offset = size - (off_t)(at + 1) * BLOCK_BYTES;
+		if (written[at]) {
+			int good = pread(disk, block, BLOCK_BYTES, offset) == BLOCK_BYTES &&
+				   holds(block, BLOCK_BYTES / 8, written[at]);
+			atomic_fetch_add(good ? &disk_ok : &disk_bad, 1);
+		}
+		uint64_t word = mix(nonce_word ^ count);
+		fill(block, BLOCK_BYTES / 8, word);
+		if (pwrite(disk, block, BLOCK_BYTES, offset) == BLOCK_BYTES)
+			written[at] = word;
+		else
+			atomic_fetch_add(&disk_bad, 1);
+	}
+	return NULL;
+}
+
+static int by_size(const void *left, const void *right)
+{
+	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+	return (a > b) - (a < b);
+}
+
+/* One pass over the write test's blocks; the median time of a write in µs. */
+static uint32_t write_pass(uint64_t pass, long blocks)
+{
+	uint64_t *took_ns = calloc(blocks, sizeof *took_ns);
+	uint64_t *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+	for (long i = 0; i < blocks; i++) {
+		fill(block, BLOCK_BYTES / 8, mix(nonce_word ^ pass << 32 ^ (uint64_t)i));
+		uint64_t began = now_ns();
+		if (pwrite(disk, block, BLOCK_BYTES, (off_t)i * WRITE_TEST_STRIDE) != BLOCK_BYTES)
+			give_up("write test");
+		took_ns[i] = now_ns() - began;
+	}
+	qsort(took_ns, blocks, sizeof *took_ns, by_size);
+	uint32_t median_us = (took_ns[blocks / 2] + 500) / 1000;
+	free(took_ns);
+	free(block);
+	return median_us;
+}
+
+static void *write_test(void *argument)
+{
+	long blocks = (long)(intptr_t)argument;
+	first_us = write_pass(1, blocks);
+	second_us = write_pass(2, blocks);
+	if (fdatasync(disk))
+		give_up("write test's end");
+	blocks_written = blocks;
+	return NULL;
+}
+
+/* ---- heartbeats -------------------------------------------------------------------------------------- */
+
+static void beat(int network, uint64_t sequence)
+{
+	char datagram[256];
+	int length = snprintf(datagram, sizeof datagram, "FARM1 %s %lu %lu %lu %lu %lu %u %u %u", nonce, sequence,
+			      pages_ok, pages_bad, disk_ok, disk_bad, first_us, second_us, blocks_written);
+	/* the network may be away for a while, as in a migration: the next heartbeat says the same */
+	send(network, datagram, length, MSG_DONTWAIT);
+}
+
+static void beat_for_ever(int network)
+{
+	for (uint64_t sequence = 1;; sequence++) {
+		beat(network, sequence);
+		sleep_ms(HEARTBEAT_MS);
+	}
+}
+
+int main(void)
+{
+	say("FARM-INIT\n");
+	mount_kernel_file_systems();
+	nonce = parameter("farm.nonce", nonce);
+	nonce_word = digest(nonce);
+	load_modules("/modules/network");
+	int network = open_network();
+
+	int exercises_disk = number("farm.disk") > 0;
+	long write_blocks = number("farm.write_blocks"), memory_mib = number("farm.memory_mib");
+	if (exercises_disk || write_blocks > 0) {
+		load_modules("/modules/disk");
+		open_disk();
+	}
+	beat(network, 0);
+	say("FARM-READY %s\n", nonce);
+	if (memory_mib > 0)
+		start_memory(memory_mib, number("farm.pages_per_s"));
+	if (exercises_disk)
+		run(exercise_disk, NULL);
+	if (write_blocks > 0)
+		run(write_test, (void *)(intptr_t)write_blocks);
+	beat_for_ever(network);
+}
