@@ -20,6 +20,12 @@ def _must(held: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
+    for key, value in settings.items():
+        _must(bool(_SETTING.fullmatch(key)), f"setting {key!r} is not a setting's name")
+        _must("\n" not in str(value), f"setting {key!r} must be one line")
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a component comes from: exactly one of these."""
@@ -30,7 +36,9 @@ class Source:
     def __post_init__(self) -> None:
         _must((self.pypi is None) != (self.path is None), "must have either 'pypi' or 'path'")
         if self.pypi is not None:
-            _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
+            _must(
+                bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'"
+            )
         if self.path is not None:
             inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path != ""
             _must(inside, f"path = {self.path!r} must be a folder inside the repository")
@@ -42,7 +50,10 @@ class Component:
     source: Source
 
     def __post_init__(self) -> None:
-        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+        _must(
+            bool(_NAME.fullmatch(self.name)),
+            f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
+        )
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,10 @@ class Filter:
     settings: dict[str, str | int | float | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+        _must(
+            bool(_NAME.fullmatch(self.name)),
+            f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
+        )
         _must(bool(_FACTORY.fullmatch(self.factory)), f"factory = {self.factory!r} must be 'module:function'")
         _check_settings(self.settings)
 
@@ -94,10 +108,19 @@ class GuestSettings:
     def __post_init__(self) -> None:
         _must(96 <= self.memory_mib <= 2048, "memory_mib must be 96 to 2048")
         _must(1 <= self.vcpus <= 8, "vcpus must be 1 to 8")
-        _must(bool(_ARGUMENTS.fullmatch(self.kernel_arguments)), "kernel_arguments has characters that are not allowed")
-        _must("farm." not in self.kernel_arguments, "kernel_arguments must not set the farm's own 'farm.*' arguments")
+        _must(
+            bool(_ARGUMENTS.fullmatch(self.kernel_arguments)),
+            "kernel_arguments has characters that are not allowed",
+        )
+        _must(
+            "farm." not in self.kernel_arguments,
+            "kernel_arguments must not set the farm's own 'farm.*' arguments",
+        )
         for folder in self.extra_modules:
-            _must(bool(_MODULES.fullmatch(folder)), f"extra_modules: {folder!r} is not a folder such as 'drivers/net'")
+            _must(
+                bool(_MODULES.fullmatch(folder)),
+                f"extra_modules: {folder!r} is not a folder such as 'drivers/net'",
+            )
 
 
 @dataclass(frozen=True)
@@ -115,7 +138,10 @@ class StackHead:
     deployer: Literal["swift"]
 
     def __post_init__(self) -> None:
-        _must(bool(_NAME.fullmatch(self.name)), f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'")
+        _must(
+            bool(_NAME.fullmatch(self.name)),
+            f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
+        )
 
 
 @dataclass(frozen=True)
@@ -134,10 +160,7 @@ class Recipe:
         _must(len(set(names)) == len(names), "two components have the same name")
         _must("swift" in names, "needs a component named 'swift'")
         if self.lock is not None:
-            _must("/" not in self.lock and self.lock not in ("", ".", ".."), "lock must be a file beside stack.toml")
-
-
-def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
-    for key, value in settings.items():
-        _must(bool(_SETTING.fullmatch(key)), f"setting {key!r} is not a setting's name")
-        _must("\n" not in str(value), f"setting {key!r} must be one line")
+            _must(
+                "/" not in self.lock and self.lock not in ("", ".", ".."),
+                "lock must be a file beside stack.toml",
+            )

@@ -70,7 +70,11 @@ def _convert(data: object, shape: Any, source: str, where: str) -> object:
     if origin is typing.Literal:
         if data in arguments:
             return data
-        raise _refuse(source, where, f"is {data!r}, not one of {', '.join(map(repr, arguments))}{_nearest(data, arguments)}")
+        raise _refuse(
+            source,
+            where,
+            f"is {data!r}, not one of {', '.join(map(repr, arguments))}{_nearest(data, arguments)}",
+        )
     if origin is tuple:
         if not isinstance(data, list):
             raise _refuse(source, where, "must be a list")
@@ -122,7 +126,9 @@ def _to_mapping(data: object, arguments: tuple[Any, ...], source: str, where: st
     value_shape = arguments[1] if arguments else Any
     if value_shape is Any:
         return dict(data)
-    return {str(key): _convert(value, value_shape, source, _join(where, str(key))) for key, value in data.items()}
+    return {
+        str(key): _convert(value, value_shape, source, _join(where, str(key))) for key, value in data.items()
+    }
 
 
 def _to_plain(data: object, shape: Any, source: str, where: str) -> object:
