@@ -98,7 +98,5 @@ def load_inventory(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Clust
         clusters[cluster.name] = cluster
     for name in names:
         if name not in clusters:
-            raise BadData(
-                f"settings: clusters: '{name}' is not in {folder} (there: {', '.join(clusters) or 'none'})"
-            )
+            raise BadData(f"settings: clusters: '{name}' is not in {folder} (there: {', '.join(clusters) or 'none'})")
     return {name: cluster for name, cluster in clusters.items() if not names or name in names}

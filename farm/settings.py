@@ -111,9 +111,7 @@ def load_settings(path: Path | None = None, home: Path | None = None) -> Setting
     return Settings(
         state,
         chosen,
-        FarmFile(
-            **{**read.__dict__, "inventory": (base / read.inventory).resolve(), "repository": repositories}
-        ),
+        FarmFile(**{**read.__dict__, "inventory": (base / read.inventory).resolve(), "repository": repositories}),
     )
 
 

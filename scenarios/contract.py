@@ -136,9 +136,7 @@ class Guest(Protocol):
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         """Heartbeats the observer received between the two times."""
 
-    def migrate(
-        self, target: "Host", *, timeout_s: float, bandwidth_mib_s: int | None = None
-    ) -> MigrationReport: ...
+    def migrate(self, target: "Host", *, timeout_s: float, bandwidth_mib_s: int | None = None) -> MigrationReport: ...
 
     def found_on(self) -> Sequence[str]:
         """Names of all hosts of the bench on which its VMM process is alive now."""

@@ -36,9 +36,7 @@ class Source:
     def __post_init__(self) -> None:
         _must((self.pypi is None) != (self.path is None), "must have either 'pypi' or 'path'")
         if self.pypi is not None:
-            _must(
-                bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'"
-            )
+            _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
         if self.path is not None:
             inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path != ""
             _must(inside, f"path = {self.path!r} must be a folder inside the repository")

@@ -126,9 +126,7 @@ def _to_mapping(data: object, arguments: tuple[Any, ...], source: str, where: st
     value_shape = arguments[1] if arguments else Any
     if value_shape is Any:
         return dict(data)
-    return {
-        str(key): _convert(value, value_shape, source, _join(where, str(key))) for key, value in data.items()
-    }
+    return {str(key): _convert(value, value_shape, source, _join(where, str(key))) for key, value in data.items()}
 
 
 def _to_plain(data: object, shape: Any, source: str, where: str) -> object:

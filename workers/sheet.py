@@ -147,9 +147,7 @@ def classify(error: ScenarioError | None) -> tuple[OutcomeName, Fault | None]:
 
 def verify_all(sheets: list[RoundSheet]) -> None:
     """Verify several scenarios' sheets at the same time: most of it is waiting, and nothing is measured now."""
-    threads = [
-        threading.Thread(target=sheet.verify, name=f"verify-{sheet.scenario.name}") for sheet in sheets
-    ]
+    threads = [threading.Thread(target=sheet.verify, name=f"verify-{sheet.scenario.name}") for sheet in sheets]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -27,9 +27,7 @@ class Supervisor:
         self.table = ProcessTable(home)
         self._lock_path = home / "run" / "supervisor.lock"
         self._lock: IO[str] | None = None
-        self._restarts: dict[str, deque[float]] = {
-            c.name: deque(maxlen=_RESTARTS_ALLOWED) for c in components
-        }
+        self._restarts: dict[str, deque[float]] = {c.name: deque(maxlen=_RESTARTS_ALLOWED) for c in components}
 
     def start(self) -> None:
         """Take the lock and start everything; raises UsageError where another supervisor holds it."""

@@ -9,9 +9,7 @@ from scenarios.strict import parse_toml
 
 
 def git(repository: Path, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True
-    ).stdout
+    return subprocess.run(["git", "-C", str(repository), *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def test_the_example_has_the_same_commits_wherever_it_is_made(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ def test_starting_twice_starts_one_process(tmp_path: Path) -> None:
 
 def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     table = ProcessTable(tmp_path)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
     table.start(sleeper(tmp_path, code))
     wait_for_text(tmp_path / "log" / "sleeper.log", "deaf")
     table.stop("sleeper", 0.3)
@@ -59,9 +61,7 @@ def test_a_second_supervisor_is_refused_and_told_of_the_first(tmp_path: Path) ->
     first.stop()
 
 
-def test_a_dead_component_is_started_again_but_not_for_ever(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dead_component_is_started_again_but_not_for_ever(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     supervisor = Supervisor(tmp_path, [sleeper(tmp_path)])
     supervisor.start()
     for _ in range(4):
