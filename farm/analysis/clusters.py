@@ -1,0 +1,42 @@
+"""Cluster against cluster: the same build in time-matched sessions, one value per session, raw.
+
+The unit is the session: blocks of one visit share the host's mood, so taking them for independent would make
+intervals far too narrow. Nothing is corrected by the canary, which would remove the very difference.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from farm.analysis.blocks import BlockTable
+from farm.analysis.rules import Estimate
+from farm.analysis.student import two_sided_p
+
+
+def session_values(table: BlockTable, revision: str) -> dict[str, float]:
+    """Per session the median over its blocks of the revision's logarithms; sessions without any are left out."""
+    if revision not in table.revisions:
+        return {}
+    column = table.logs[:, table.revisions.index(revision)]
+    sessions = np.array(table.sessions)
+    found = {name: column[(sessions == name) & ~np.isnan(column)] for name in dict.fromkeys(table.sessions)}
+    return {name: float(np.median(values)) for name, values in found.items() if len(values)}
+
+
+def welch(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
+    """Welch's t on logarithms, one value per session: log(ours ÷ theirs). `n` is the smaller number of sessions.
+
+    The variances may differ: one cluster may be far noisier than the other.
+    """
+    n = min(len(ours), len(theirs))
+    effect = float(np.mean(ours) - np.mean(theirs))
+    if n < 2:
+        return Estimate(effect, None, None, n, None)
+    a, b = (float(np.var(values, ddof=1)) / len(values) for values in (ours, theirs))
+    if a + b == 0.0:
+        freedom = float(n - 1)
+    else:
+        freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
+    se = math.sqrt(a + b)
+    return Estimate(effect, se, freedom, n, two_sided_p(effect, se, freedom))
