@@ -4,6 +4,7 @@ Times are timezone-aware UTC. `farm/results/migrations` makes and changes these 
 """
 
 import datetime
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstraint
@@ -53,6 +54,19 @@ class Owned:
     tenant: Mapped[str] = mapped_column(String(64))
     account: Mapped[str] = mapped_column(String(64))
     visibility: Mapped[str] = mapped_column(String(16))
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The values of `Owned` for rows that are made together: `**owner.columns`."""
+
+    tenant: str
+    account: str
+    visibility: Visibility = "public"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {"tenant": self.tenant, "account": self.account, "visibility": self.visibility}
 
 
 class CheckIn(Owned, Base):

@@ -1,0 +1,225 @@
+"""The farm's own queue: sessions asked for, their states, and the plan of each attempt.
+
+    queued ─▶ reserved ─▶ running ─▶ done
+      ▲ ╰─▶ cancelled ◀──╯ │   │
+      ╰────────────────────┴───┴──▶ failed, after too many attempts
+
+A session's key says what it asks, so asking twice changes nothing. Attempts are counted here: Buildbot would
+try for ever. `farm.results.ingest` moves a session to done, in the transaction that stores its samples.
+"""
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session as Transaction
+
+from farm.inventory import Cluster
+from farm.reservations import Booking
+from farm.results.tables import Session, SessionState
+from farm.settings import ScenarioSettings, Settings
+from scenarios.contract import Fault
+from scenarios.crossing import (
+    SCHEMA,
+    Lease,
+    Plan,
+    PlannedBuild,
+    PlannedCluster,
+    PlannedHost,
+    PlannedScenario,
+    Progress,
+    digest_of,
+    to_data,
+)
+from scenarios.registry import SCENARIOS
+from scenarios.strict import BadData, from_data
+
+Time = datetime.datetime
+
+MAX_FAILURES = 3  # attempts that went wrong; an attempt that our own restart cut short is none of them
+MAX_ATTEMPTS = 10  # of any kind: a session that takes the whole machine down must not loop
+# `session_deadline_s` is enough for this many deployments; a session of more gets more, in proportion
+DEPLOYMENTS_PER_DEADLINE = 10
+
+TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
+    "queued": frozenset({"reserved", "cancelled"}),
+    "reserved": frozenset({"running", "queued", "failed", "cancelled"}),
+    "running": frozenset({"done", "queued", "failed", "cancelled"}),
+    "done": frozenset(),
+    "failed": frozenset(),
+    "cancelled": frozenset(),
+}
+OPEN_STATES: tuple[SessionState, ...] = ("reserved", "running")
+
+
+class SessionError(ValueError):
+    """One line: what was asked of a session that cannot be."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an attempt brought nothing; `interrupted` when our own restart cut it short."""
+
+    fault: Fault
+    message: str
+    interrupted: bool = False
+
+
+def can_move(state: SessionState, to: SessionState) -> bool:
+    return to in TRANSITIONS[state]
+
+
+def after_failure(attempt: int, failures: int, failure: Failure) -> Literal["queued", "failed"]:
+    """Whether an attempt that brought nothing is tried again; `failures` includes this one."""
+    return "failed" if failures >= MAX_FAILURES or attempt >= MAX_ATTEMPTS else "queued"
+
+
+def holder_of(session: str) -> str:
+    """The name under which a session holds reservations."""
+    return f"session:{session}"
+
+
+def queue(transaction: Transaction) -> list[Session]:
+    """Queued sessions in the order of their turn.
+
+    Sessions of one ordinal stand side by side for all clusters, so that comparisons of clusters are matched in
+    time.
+    """
+    order = (Session.priority, Session.created_at, Session.campaign, Session.ordinal, Session.cluster, Session.id)
+    return list(transaction.scalars(select(Session).where(Session.state == "queued").order_by(*order)))
+
+
+def open_sessions(transaction: Transaction) -> list[Session]:
+    """Sessions that hold, or should hold, a reservation."""
+    return list(transaction.scalars(select(Session).where(Session.state.in_(OPEN_STATES)).order_by(Session.id)))
+
+
+def mark_reserved(transaction: Transaction, session: Session, plan: Plan) -> None:
+    """The session's next attempt has its hosts and its plan, and waits for its build to begin."""
+    _move(session, "reserved")
+    session.attempt = plan.attempt
+    session.plan = to_data(plan)
+    session.plan_digest = digest_of(plan)
+    session.build_request = None
+    session.progress = None
+    session.message = session.fault = None
+    session.started_at = None
+    transaction.flush()
+
+
+def begin(transaction: Transaction, identity: str, attempt: int, now: Time) -> Session:
+    """The build of this attempt begins: once only. Raises SessionError where it has begun, or is not wanted."""
+    session = find(transaction, identity)
+    if session.attempt != attempt or session.state != "reserved":
+        raise SessionError(
+            f"session {identity}: attempt {attempt} may not begin: it is {session.state}, attempt {session.attempt}"
+        )
+    _move(session, "running")
+    session.started_at = now
+    return session
+
+
+def note_progress(transaction: Transaction, identity: str, attempt: int, progress: Progress) -> None:
+    transaction.execute(
+        update(Session)
+        .where(Session.id == identity, Session.attempt == attempt, Session.state == "running")
+        .values(progress=to_data(progress))
+    )
+
+
+def fail_attempt(transaction: Transaction, identity: str, attempt: int, failure: Failure, now: Time) -> SessionState:
+    """An attempt brought nothing: queue the session again, or give it up. Returns the state it is in.
+
+    Nothing changes where the attempt is not the present one, or has ended.
+    """
+    session = find(transaction, identity)
+    if session.attempt != attempt or session.state not in OPEN_STATES:
+        return _state(session)
+    session.failures += 0 if failure.interrupted else 1
+    _move(session, after_failure(session.attempt, session.failures, failure))
+    session.fault, session.message = failure.fault, failure.message
+    if session.state == "failed":
+        session.finished_at = now
+    return _state(session)
+
+
+def cancel(transaction: Transaction, identity: str, now: Time) -> Session:
+    """Nobody wants it any more. A running one is ended by the master, which then frees its hosts.
+
+    Cancelling again changes nothing; raises SessionError for one that is unknown, done or failed.
+    """
+    session = find(transaction, identity)
+    if session.state == "cancelled":
+        return session
+    if not can_move(_state(session), "cancelled"):
+        raise SessionError(f"session {session.id} is {session.state} and cannot be cancelled any more")
+    _move(session, "cancelled")
+    session.message = "cancelled on request"
+    session.finished_at = now
+    return session
+
+
+def find(transaction: Transaction, identity: str) -> Session:
+    """The session with this id; raises SessionError."""
+    session = transaction.get(Session, identity)
+    if session is None:
+        raise SessionError(f"there is no session '{identity}'")
+    return session
+
+
+def _move(session: Session, to: SessionState) -> None:
+    if not can_move(_state(session), to):
+        raise SessionError(f"session {session.id} is {session.state} and cannot become {to}")
+    session.state = to
+
+
+def _state(session: Session) -> SessionState:
+    state: SessionState = session.state  # type: ignore[assignment]  # the column holds nothing else
+    return state
+
+
+def build_plan(session: Session, cluster: Cluster, booking: Booking, settings: Settings, harness: str) -> Plan:
+    """The next attempt of the session, whole, as a worker gets it. `harness` is `crossing.harness_digest`."""
+    builds = tuple(from_data(build, PlannedBuild, source=f"session {session.id}") for build in session.builds)
+    return Plan(
+        schema=SCHEMA,
+        harness=harness,
+        session=session.id,
+        attempt=session.attempt + 1,
+        cluster=PlannedCluster(
+            name=cluster.name,
+            driver=cluster.driver,
+            hosts=tuple(PlannedHost(host.name, host.uri, host.zone) for host in cluster.host),
+            storage_disks=cluster.storage.disks,
+            storage_disk_mib=cluster.storage.disk_mib,
+        ),
+        lease=Lease(
+            holder=booking.holder,
+            token=booking.token,
+            resources=booking.resources,
+            expires=booking.until.isoformat(),
+        ),
+        builds=builds,
+        scenarios=planned_scenarios(settings),
+        blocks=session.blocks,
+        rounds=session.rounds,
+        seed=int(session.key[:12], 16),
+        deadline_s=deadline_s(settings, deployments=len(builds) * session.blocks),
+    )
+
+
+def deadline_s(settings: Settings, *, deployments: int) -> int:
+    """How long a session of that many deployments may take."""
+    limit_s = settings.farm.campaign.session_deadline_s
+    return max(limit_s, limit_s * deployments // DEPLOYMENTS_PER_DEADLINE)
+
+
+def planned_scenarios(settings: Settings) -> tuple[PlannedScenario, ...]:
+    """The scenarios that the settings ask for, or all there are; raises BadData for one that does not exist."""
+    chosen = settings.farm.scenario or tuple(ScenarioSettings(name) for name in SCENARIOS)
+    for one in chosen:
+        if one.name not in SCENARIOS:
+            raise BadData(f"settings: scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
+    return tuple(PlannedScenario(one.name, SCENARIOS[one.name].version, dict(one.params)) for one in chosen)
