@@ -5,7 +5,7 @@ import datetime
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from scenarios.contract import Failed, Fault, Metric, Scenario, ScenarioError, Unsupported, WorkNotProven
 from scenarios.crossing import Outcome, OutcomeName, Sample
@@ -86,6 +86,8 @@ class RoundSheet:
                     check()
                 except ScenarioError as error:
                     cell.error = error
+                except Exception as error:  # noqa: BLE001  a thread's error must not be lost, nor stop other cells
+                    cell.error = Failed("farm", f"verification broke: {error!r}")
 
     def samples(self) -> list[Sample]:
         return [sample for cell in self.cells for sample in self._samples_of(cell)]
@@ -152,10 +154,6 @@ def verify_all(sheets: list[RoundSheet]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-
-
-def as_warm_up(place: Place) -> Place:
-    return replace(place, warm_up=True)
 
 
 def _now() -> str:
