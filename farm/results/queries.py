@@ -137,12 +137,8 @@ def samples(
     return pd.DataFrame(records, columns=list(SAMPLE_COLUMNS))
 
 
-def _sample_record(
-    sample: SampleRow, series: Series, session: Session, fidelity: str | None
-) -> dict[str, Any]:
-    build: Mapping[str, Any] = next(
-        (build for build in session.builds if build["revision"] == sample.revision), {}
-    )
+def _sample_record(sample: SampleRow, series: Series, session: Session, fidelity: str | None) -> dict[str, Any]:
+    build: Mapping[str, Any] = next((build for build in session.builds if build["revision"] == sample.revision), {})
     return {
         **{name: getattr(sample, name) for name in ("attempt", "block", "round", "order", "revision")},
         **{name: getattr(sample, name) for name in ("value", "valid", "void_reason", "warm_up", "taken_at")},

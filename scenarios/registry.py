@@ -1,0 +1,5 @@
+"""All scenarios by name."""
+
+from scenarios.contract import Scenario
+
+SCENARIOS: dict[str, Scenario] = {}
