@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+Finder = Callable[[], Iterable[int]]
+
 LEASE_VARIABLE = "FARM_LEASE"  # in the environment of every process of a session: the session's id
 
 _PROC = Path("/proc")
@@ -64,9 +66,7 @@ def guest_of(argv: list[str]) -> str | None:
     if not argv or not _VMM.fullmatch(os.path.basename(argv[0])) or "-name" not in argv[:-1]:
         return None
     options = argv[argv.index("-name") + 1].split(",")
-    return next(
-        (option.removeprefix("guest=") for option in options if option.startswith("guest=")), options[0]
-    )
+    return next((option.removeprefix("guest=") for option in options if option.startswith("guest=")), options[0])
 
 
 def pid_namespace(pid: int) -> str | None:
@@ -98,9 +98,7 @@ def ancestry(pid: int) -> set[int]:
     return found
 
 
-def end_all(
-    find: Callable[[], Iterable[int]], *, timeout_s: float, term_first: bool = True
-) -> tuple[set[int], set[int]]:
+def end_all(find: Finder, *, timeout_s: float, term_first: bool = True) -> tuple[set[int], set[int]]:
     """End every process that `find` names, until it names none: TERM first, KILL after a grace.
 
     `find` is asked again right before each signal, through a handle that a new process of the same number
@@ -120,7 +118,7 @@ def end_all(
     return ended, set()
 
 
-def _signal(pid: int, number: int, find: Callable[[], Iterable[int]]) -> None:
+def _signal(pid: int, number: int, find: Finder) -> None:
     with contextlib.suppress(ProcessLookupError, OSError):
         handle = os.pidfd_open(pid)
         try:

@@ -1,0 +1,464 @@
+"""A cluster of hosts made of namespaces of this machine: real libvirtd and QEMU, lent hardware in small.
+
+Every namespace, mount and loop device hangs on a process, and every such process carries the cluster's mark in
+its environment from its first moment: nothing needs to be written down before it is made, and whatever is
+killed when, `up` finds what is left and `down` ends it. The hosts' disks stay in the folder, as hardware's do.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import libvirt
+
+from scenarios.contract import Failed
+from scenarios.crossing import PlannedCluster, PlannedHost, digest_of
+from workers import processes
+from workers.agent import AgentLink
+from workers.deadline import within
+from workers.hosts import init, links
+from workers.hosts.base import ClusterHosts, Storage
+from workers.loops import loops_of
+from workers.marks import known_prefixes, live_sessions
+
+CLUSTER_VARIABLE = "FARM_CLUSTER"
+_NODE_VARIABLE = "FARM_NODE"
+_SPECIFICATION_VARIABLE = "FARM_SPECIFICATION"
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_PYTHON = "/usr/bin/python3"
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+_NETWORK = "10.77.0"  # in namespaces of our own, so that it can be the same for every cluster
+_OBSERVER_ADDRESS, _STORAGE_ADDRESS = f"{_NETWORK}.254", f"{_NETWORK}.253"
+_GUEST_ADDRESSES = tuple(f"{_NETWORK}.{number}" for number in range(100, 250))
+_MOST_HOSTS = 99
+_WORK_MIB = 4096
+
+_LOCK_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 20.0
+_DAEMON_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 15.0
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class LocalHost:
+    """A host of namespaces that runs; implements `workers.hosts.base.Host`."""
+
+    name: str
+    zone: str
+    address: str
+    pid: int  # of its first process, as seen from this machine
+    bridge: str = "br0"
+    emulator: str = "/usr/bin/qemu-system-x86_64"
+    guest_uid: int = init.GUEST_UID
+    work_dir: Path = init.WORK_DIR
+    shared_dir: Path = init.SHARED_DIR
+    console_dir: Path = init.CONSOLE_DIR
+
+    @property
+    def uri(self) -> str:
+        # through /proc, since a socket's path may have 107 characters and no more
+        return f"qemu+unix:///system?socket=/proc/{self.pid}/root/run/libvirt/{init.SOCKET_NAME}"
+
+    @property
+    def migration_uri(self) -> str:
+        return f"qemu+unix:///system?socket={init.PEERS_DIR / self.name / init.SOCKET_NAME}"
+
+    def agent(self, lease: str) -> AgentLink:
+        enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc"]
+        return AgentLink(self.name, [*enter, *_agent_command()], _agent_environment(lease, init.CODE_DIR))
+
+
+@dataclass(frozen=True)
+class LocalObserver:
+    """The switch's own address on the test network; implements `workers.hosts.base.Observer`."""
+
+    address: str
+    pid: int
+
+    def agent(self, lease: str) -> AgentLink:
+        enter = ["nsenter", f"--net={links.namespace_path(self.pid)}"]
+        return AgentLink("observer", [*enter, *_agent_command()], _agent_environment(lease, _CHECKOUT))
+
+
+@dataclass(frozen=True)
+class HostStatus:
+    """What is there of one host. `pid` is None where it is down; `guests` are names of live VMMs."""
+
+    name: str
+    pid: int | None
+    answers: bool
+    guests: tuple[str, ...]
+
+
+class LocalCluster:
+    """Brings a cluster of namespace hosts up and down. Its state is under `home/clusters/<name>/`."""
+
+    def __init__(self, home: Path, planned: PlannedCluster) -> None:
+        """Raises Failed (farm) for hosts that cannot be made of namespaces."""
+        self._home = home.resolve()
+        self._planned = planned
+        self.folder = self._home / "clusters" / planned.name
+        self._mark = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        if len(planned.hosts) > _MOST_HOSTS:
+            raise Failed("farm", f"cluster {planned.name}: at most {_MOST_HOSTS} local hosts")
+        for host in planned.hosts:
+            self._newer_usr(host)
+
+    def up(self) -> ClusterHosts:
+        """Make what is missing or dead of the cluster; quick when nothing is.
+
+        Raises Failed: farm where this machine cannot make a host, donor where a host's libvirtd does not answer.
+        """
+        with self._locked():
+            self._make_folders()
+            switch = self._ensure_holder("switch")
+            if "br0" not in links.interfaces(switch):
+                links.configure(switch, links.bridge_commands(f"{_OBSERVER_ADDRESS}/24"))
+            storage = self._ensure_holder("storage")
+            self._wire_storage(switch, storage)
+            with ThreadPoolExecutor(len(self._planned.hosts)) as pool:
+                hosts = list(
+                    pool.map(self._ensure_host, range(len(self._planned.hosts)), [switch] * len(self._planned.hosts))
+                )
+        return ClusterHosts(
+            name=self._planned.name,
+            folder=self.folder,
+            hosts=hosts,
+            observer=LocalObserver(_OBSERVER_ADDRESS, switch),
+            storage=Storage(Path(links.namespace_path(storage)), _STORAGE_ADDRESS, self._disks()),
+            network=f"{_NETWORK}.0/24",
+            guest_addresses=_GUEST_ADDRESSES,
+        )
+
+    def down(self) -> None:
+        """End every process of the cluster, and with them its namespaces, mounts and loop devices.
+
+        Raises Failed (donor), naming them, where guests, networks or pools that are not ours run in it;
+        Failed (farm) where a session is still at work.
+        """
+        if not self.folder.is_dir():
+            return
+        with self._locked():
+            if live := live_sessions(self.folder):
+                raise Failed(
+                    "farm", f"cluster {self._planned.name} is in use by session {', '.join(live)}: it stays up"
+                )
+            foreign = [f"{thing} on {host}" for host in self._host_names() for thing in self._foreign(host)]
+            if foreign:
+                raise Failed("donor", f"cluster {self._planned.name} stays up, not ours: {', '.join(foreign)}")
+            self._end(lambda: self._processes())
+            self._wait_for_loops(self.folder)
+
+    def status(self) -> list[HostStatus]:
+        """What is there of each host; changes nothing."""
+        return [self._status(planned) for planned in self._planned.hosts]
+
+    # -- what is there ------------------------------------------------------------------------------------------
+
+    def _processes(self, node: str | None = None) -> dict[int, str]:
+        """Marked processes → node they belong to. A host's guests carry no mark; they end with its first process."""
+        found = {}
+        for pid in processes.marked(CLUSTER_VARIABLE, [self._mark]):
+            belongs_to = processes.environment(pid).get(_NODE_VARIABLE)
+            if belongs_to is not None and node in (None, belongs_to):
+                found[pid] = belongs_to
+        return found
+
+    def _holder(self, node: str) -> int | None:
+        """The process that holds the network of the switch or the storage."""
+        ours = os.readlink("/proc/self/ns/net")
+        for pid in self._processes(node):
+            with contextlib.suppress(OSError):
+                if os.readlink(links.namespace_path(pid)) != ours:
+                    return pid
+        return None
+
+    def _first_process(self, host: str) -> int | None:
+        """The host's first process: number 1 in a PID namespace of its own."""
+        return next((pid for pid in self._processes(host) if _is_first(pid)), None)
+
+    def _host_names(self) -> list[str]:
+        """Hosts of the plan and those that an earlier plan had."""
+        made = self.folder / "hosts"
+        return sorted(entry.name for entry in made.iterdir()) if made.is_dir() else []
+
+    def _guests(self, host: str) -> list[str]:
+        pid = self._first_process(host)
+        namespace = processes.pid_namespace(pid) if pid is not None else None
+        return sorted(processes.guests(namespace)) if namespace is not None else []
+
+    def _foreign(self, host: str) -> list[str]:
+        """What runs on the host without a mark of ours. Read from processes and libvirt's own state files,
+        since its daemon may not answer."""
+        if self._first_process(host) is None:
+            return []
+        ours = known_prefixes(self.folder)
+        guests = [f"guest {name}" for name in self._guests(host) if not name.startswith(ours)]
+        run = self.folder / "hosts" / host / "run"
+        networks = [f"network {path.stem}" for path in sorted(run.glob("network/*.xml"))]
+        pools = [f"pool {path.stem}" for path in sorted(run.glob("storage/*.xml"))]
+        return guests + networks + pools
+
+    def _status(self, planned: PlannedHost) -> HostStatus:
+        pid = self._first_process(planned.name)
+        answers = False
+        if pid is not None:
+            with contextlib.suppress(Failed, libvirt.libvirtError):
+                _connect_to(self._local_host(planned, pid), timeout_s=5)
+                answers = True
+        return HostStatus(planned.name, pid, answers, tuple(self._guests(planned.name)))
+
+    # -- making -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One `up` or `down` at a time."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            deadline = time.monotonic() + _LOCK_TIMEOUT_S
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise Failed(
+                            "farm", f"{self.folder}: held by another process for {_LOCK_TIMEOUT_S:g} s"
+                        ) from None
+                    time.sleep(_POLL_S)
+            yield
+
+    def _make_folders(self) -> None:
+        for name in ("shared/sessions", "sessions", "storage"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for disk in self._disks():
+            with disk.open("ab") as file:
+                file.truncate(self._planned.storage_disk_mib << 20)
+        for host in self._planned.hosts:
+            folder = self.folder / "hosts" / host.name
+            for name in ("run", "etc", "lib", "cache", "log", "console", "root"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+            os.chown(folder / "console", init.GUEST_UID, init.GUEST_UID)
+            _make_xfs(folder / "work.img", _WORK_MIB)
+
+    def _disks(self) -> tuple[Path, ...]:
+        return tuple(self.folder / "storage" / f"d{number}.img" for number in range(self._planned.storage_disks))
+
+    def _ensure_holder(self, node: str) -> int:
+        """A process that does nothing but hold a network namespace."""
+        holder = self._holder(node)
+        if holder is not None:
+            return holder
+        self._start(node, ["unshare", "--net", "sleep", "infinity"])
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while (holder := self._holder(node)) is None:
+            if time.monotonic() > deadline:
+                raise Failed("farm", f"cluster {self._planned.name}: no network namespace for its {node}")
+            time.sleep(_POLL_S)
+        return holder
+
+    def _wire_storage(self, switch: int, storage: int) -> None:
+        address = f"{_STORAGE_ADDRESS}/24"
+        eth0 = links.interfaces(storage).get("eth0")
+        if eth0 is None or address not in eth0.addresses:
+            links.wire(
+                switch, "storage", storage, ["link set lo up", f"address add {address} dev eth0", "link set eth0 up"]
+            )
+
+    def _ensure_host(self, index: int, switch: int) -> LocalHost:
+        planned = self._planned.hosts[index]
+        specification = self._specification(index)
+        pid = self._first_process(planned.name)
+        if pid is not None and not _is_current(pid, specification):
+            self._replace(planned.name)
+            pid = None
+        if pid is None:
+            pid = self._start_host(planned.name, specification)
+        self._wire_host(switch, index, pid)
+        host = self._local_host(planned, pid)
+        _wait_for_daemon(host)
+        return host
+
+    def _replace(self, name: str) -> None:
+        """Make room for a host that is to be made anew; not while it runs what is not ours."""
+        if foreign := self._foreign(name):
+            raise Failed(
+                "donor", f"host {name} was made for another plan and runs {', '.join(foreign)}: it stays as it is"
+            )
+        self._end(lambda: self._processes(name))
+
+    def _start_host(self, name: str, specification: init.Specification) -> int:
+        self._end(lambda: self._processes(name))
+        self._wait_for_loops(Path(specification.work_image))
+        ready, ready_fd = os.pipe()
+        namespaces = ["--mount", "--propagation=private", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+        command = [_PYTHON, "-m", "workers.hosts.init", json.dumps(asdict(specification)), str(ready_fd)]
+        environment = {"PYTHONPATH": str(_CHECKOUT), _SPECIFICATION_VARIABLE: digest_of(specification)}
+        try:
+            self._start(name, ["unshare", *namespaces, *command], environment, keep_fd=ready_fd)
+        finally:
+            os.close(ready_fd)
+        with open(ready, encoding="utf-8") as pipe:
+            answer = within(_START_TIMEOUT_S, f"start of host {name}", pipe.readline, fault="farm").strip()
+        pid = self._first_process(name)
+        if answer != "ready" or pid is None:
+            raise Failed("farm", f"host {name} of cluster {self._planned.name} cannot be made: {answer or 'it ended'}")
+        return pid
+
+    def _start(
+        self, node: str, command: list[str], environment: dict[str, str] | None = None, keep_fd: int | None = None
+    ) -> None:
+        """Start a process that outlives us, marked as this node of this cluster."""
+        mark = {CLUSTER_VARIABLE: self._mark, _NODE_VARIABLE: node, "PATH": _PATH, "LC_ALL": "C.UTF-8"}
+        with (self.folder / f"{node}.log").open("wb") as log:
+            subprocess.run(
+                ["setsid", "--fork", *command],
+                env={**mark, **(environment or {}), "PYTHONDONTWRITEBYTECODE": "1"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=() if keep_fd is None else (keep_fd,),
+                check=True,
+                timeout=_START_TIMEOUT_S,
+            )
+
+    def _wire_host(self, switch: int, index: int, pid: int) -> None:
+        address = f"{_address(index)}/24"
+        there = links.interfaces(pid)
+        commands = []
+        if "br0" not in there:
+            commands += links.bridge_commands(address)
+        elif address not in there["br0"].addresses:
+            commands += [f"address add {address} dev br0"]
+        if "eth0" not in there:
+            links.wire(switch, f"port{index + 1}", pid, [*commands, "link set eth0 master br0 up"])
+        elif commands:
+            links.configure(pid, [*commands, "link set eth0 master br0 up"])
+
+    def _specification(self, index: int) -> init.Specification:
+        host = self._planned.hosts[index]
+        folder = self.folder / "hosts" / host.name
+        return init.Specification(
+            name=host.name,
+            hostname=f"{host.name}.{self._planned.name}",
+            uuid=str(uuid.uuid5(uuid.NAMESPACE_URL, str(folder))),
+            address=_address(index),
+            folder=str(folder),
+            shared=str(self.folder / "shared"),
+            work_image=str(folder / "work.img"),
+            newer_usr=self._newer_usr(host),
+            code=(str(_CHECKOUT / "workers"), str(_CHECKOUT / "scenarios")),
+            peers={peer.name: str(self.folder / "hosts" / peer.name / "run") for peer in self._planned.hosts},
+        )
+
+    def _newer_usr(self, host: PlannedHost) -> str | None:
+        """What is laid over /usr for a host with this URI; raises Failed (farm) for an unknown one."""
+        if host.uri == "local:debian12":
+            return None
+        if host.uri == "local:backports":
+            return str(self._home / "cache" / "software" / "backports" / "root" / "usr")
+        raise Failed("farm", f"host {host.name}: uri '{host.uri}' is neither 'local:debian12' nor 'local:backports'")
+
+    def _local_host(self, planned: PlannedHost, pid: int) -> LocalHost:
+        index = self._planned.hosts.index(planned)
+        return LocalHost(planned.name, planned.zone, _address(index), pid)
+
+    # -- ending -------------------------------------------------------------------------------------------------
+
+    def _end(self, find: processes.Finder) -> None:
+        _, left = processes.end_all(find, timeout_s=_END_TIMEOUT_S, term_first=False)
+        if left:
+            raise Failed("farm", f"cluster {self._planned.name}: processes {sorted(left)} do not end")
+
+    def _wait_for_loops(self, path: Path) -> None:
+        """The kernel lets go of a host's disk a little after the host's end; mounted twice it would break."""
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while held := loops_of(path):
+            if time.monotonic() > deadline:
+                raise Failed("farm", f"{', '.join(held)} still hold {path}")
+            time.sleep(_POLL_S)
+
+
+def _address(index: int) -> str:
+    return f"{_NETWORK}.{index + 1}"
+
+
+def _is_first(pid: int) -> bool:
+    """Whether the process is number 1 of a PID namespace below ours."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    numbers = next(line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:"))
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
+def _is_current(pid: int, specification: init.Specification) -> bool:
+    """Whether the host was made as it would be now, from folders that still are the same ones."""
+    if processes.environment(pid).get(_SPECIFICATION_VARIABLE) != digest_of(specification):
+        return False
+    inside = Path(f"/proc/{pid}/root{init.CODE_DIR}")
+    try:
+        return all((inside / Path(code).name).samefile(code) for code in specification.code)
+    except OSError:
+        return False
+
+
+def _make_xfs(image: Path, size_mib: int) -> None:
+    """A sparse image with an XFS that shares blocks; appears whole or not at all."""
+    if image.exists():
+        return
+    part = image.with_suffix(".part")
+    with part.open("wb") as file:
+        file.truncate(size_mib << 20)
+    command = ["mkfs.xfs", "-q", "-f", "-m", "reflink=1", str(part)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if done.returncode != 0:
+        raise Failed("farm", f"mkfs.xfs {image}: {done.stderr.strip()}")
+    part.rename(image)
+
+
+def _connect_to(host: LocalHost, *, timeout_s: float) -> libvirt.virConnect:
+    libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
+    return within(timeout_s, f"libvirtd of host {host.name}", lambda: libvirt.open(host.uri))
+
+
+def _wait_for_daemon(host: LocalHost) -> None:
+    """Until the host's libvirtd answers and has asked its QEMU what it can do (slow the first time)."""
+    deadline = time.monotonic() + _DAEMON_TIMEOUT_S
+    while True:
+        left_s = max(0.1, deadline - time.monotonic())
+        try:
+            connection = _connect_to(host, timeout_s=left_s)
+            within(left_s, f"libvirtd of host {host.name}", connection.getCapabilities)
+            return
+        except libvirt.libvirtError as error:
+            if time.monotonic() > deadline:
+                raise Failed("donor", f"libvirtd of host {host.name} does not answer: {error}") from None
+            time.sleep(_POLL_S)
+
+
+def _agent_command() -> list[str]:
+    return [_PYTHON, "-m", "workers.agent"]
+
+
+def _agent_environment(lease: str, code: Path) -> dict[str, str]:
+    return {
+        processes.LEASE_VARIABLE: lease,
+        "PYTHONPATH": str(code),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PATH": _PATH,
+        "LC_ALL": "C.UTF-8",
+    }
