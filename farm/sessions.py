@@ -71,7 +71,7 @@ def can_move(state: SessionState, to: SessionState) -> bool:
     return to in TRANSITIONS[state]
 
 
-def after_failure(attempt: int, failures: int, failure: Failure) -> Literal["queued", "failed"]:
+def after_failure(attempt: int, failures: int) -> Literal["queued", "failed"]:
     """Whether an attempt that brought nothing is tried again; `failures` includes this one."""
     return "failed" if failures >= MAX_FAILURES or attempt >= MAX_ATTEMPTS else "queued"
 
@@ -109,7 +109,16 @@ def mark_reserved(transaction: Transaction, session: Session, plan: Plan) -> Non
     transaction.flush()
 
 
-def begin(transaction: Transaction, identity: str, attempt: int, now: Time) -> Session:
+def record_request(transaction: Transaction, identity: str, attempt: int, build_request: int) -> None:
+    """Buildbot has this request for the attempt."""
+    transaction.execute(
+        update(Session)
+        .where(Session.id == identity, Session.attempt == attempt, Session.state == "reserved")
+        .values(build_request=build_request)
+    )
+
+
+def begin(transaction: Transaction, identity: str, attempt: int, build_request: int, now: Time) -> Session:
     """The build of this attempt begins: once only. Raises SessionError where it has begun, or is not wanted."""
     session = find(transaction, identity)
     if session.attempt != attempt or session.state != "reserved":
@@ -117,6 +126,7 @@ def begin(transaction: Transaction, identity: str, attempt: int, now: Time) -> S
             f"session {identity}: attempt {attempt} may not begin: it is {session.state}, attempt {session.attempt}"
         )
     _move(session, "running")
+    session.build_request = build_request
     session.started_at = now
     return session
 
@@ -129,20 +139,27 @@ def note_progress(transaction: Transaction, identity: str, attempt: int, progres
     )
 
 
-def fail_attempt(transaction: Transaction, identity: str, attempt: int, failure: Failure, now: Time) -> SessionState:
-    """An attempt brought nothing: queue the session again, or give it up. Returns the state it is in.
+def fail_attempt(
+    transaction: Transaction,
+    identity: str,
+    attempt: int,
+    failure: Failure,
+    now: Time,
+    *,
+    only_in: SessionState = "running",
+) -> None:
+    """An attempt brought nothing: queue the session again, or give it up.
 
-    Nothing changes where the attempt is not the present one, or has ended.
+    Nothing changes where the attempt is not the present one any more, or the session is not in state `only_in`.
     """
     session = find(transaction, identity)
-    if session.attempt != attempt or session.state not in OPEN_STATES:
-        return _state(session)
+    if session.attempt != attempt or session.state != only_in:
+        return
     session.failures += 0 if failure.interrupted else 1
-    _move(session, after_failure(session.attempt, session.failures, failure))
+    _move(session, after_failure(session.attempt, session.failures))
     session.fault, session.message = failure.fault, failure.message
     if session.state == "failed":
         session.finished_at = now
-    return _state(session)
 
 
 def cancel(transaction: Transaction, identity: str, now: Time) -> Session:
@@ -153,7 +170,7 @@ def cancel(transaction: Transaction, identity: str, now: Time) -> Session:
     session = find(transaction, identity)
     if session.state == "cancelled":
         return session
-    if not can_move(_state(session), "cancelled"):
+    if not can_move(state_of(session), "cancelled"):
         raise SessionError(f"session {session.id} is {session.state} and cannot be cancelled any more")
     _move(session, "cancelled")
     session.message = "cancelled on request"
@@ -170,12 +187,13 @@ def find(transaction: Transaction, identity: str) -> Session:
 
 
 def _move(session: Session, to: SessionState) -> None:
-    if not can_move(_state(session), to):
+    if not can_move(state_of(session), to):
         raise SessionError(f"session {session.id} is {session.state} and cannot become {to}")
     session.state = to
 
 
-def _state(session: Session) -> SessionState:
+def state_of(session: Session) -> SessionState:
+    """Its state, as the type that the column stands for."""
     state: SessionState = session.state  # type: ignore[assignment]  # the column holds nothing else
     return state
 

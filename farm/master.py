@@ -1,0 +1,192 @@
+"""The Buildbot master: one worker and one builder per cluster, and the service that drives our own queue.
+
+Buildbot carries and records; what runs, when, and how often, `farm.scheduler` decides. Nothing can be started,
+stopped or forced through Buildbot's own pages.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from buildbot.data.resultspec import Filter
+from buildbot.plugins import util, worker
+from buildbot.util.service import BuildbotService
+from sqlalchemy import Engine
+from twisted.internet import defer
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+from twisted.python import log
+
+from farm import scheduler, sessions
+from farm.basedirs import LOOPBACK, buildbot_database_url, known_port, worker_password
+from farm.inventory import Cluster, load_inventory
+from farm.results.database import open_database, transact
+from farm.scheduler import OpenSession
+from farm.settings import CHECKOUT, Settings
+from farm.steps import incoming_dir, session_steps, take_in
+from scenarios.crossing import harness_digest
+
+_TURN_S = 1.0
+_KEEPALIVE_S = 30
+_LOG_BYTES = 16 << 20
+
+
+def session_command(settings: Settings) -> tuple[str, ...]:
+    """The session program on this machine. It is told to end when its worker dies, even by kill -9."""
+    python = str(settings.home / "venv" / "bin" / "python")
+    return ("setpriv", "--pdeathsig", "TERM", python, "-m", "workers", "session")
+
+
+def build_config(settings: Settings, command: Sequence[str] = ()) -> dict[str, Any]:
+    """Buildbot's configuration for these settings; `command` is the session program, by default ours."""
+    inventory = load_inventory(settings.farm.inventory, settings.farm.clusters)
+    engine = open_database(settings.database_url)
+    chosen = tuple(command) or session_command(settings)
+    buildbot_port = known_port(settings, "buildbot_port")
+    return {
+        "title": "Hypervisor farm",
+        "titleURL": f"http://{LOOPBACK}:{buildbot_port}/",
+        "buildbotURL": f"http://{LOOPBACK}:{buildbot_port}/",
+        "buildbotNetUsageData": None,
+        "db": {"db_url": buildbot_database_url(settings)},
+        "protocols": {"pb": {"port": f"tcp:{known_port(settings, 'worker_port')}:interface={LOOPBACK}"}},
+        "workers": [
+            worker.Worker(name, worker_password(settings, name), max_builds=1, keepalive_interval=_KEEPALIVE_S)
+            for name in inventory
+        ],
+        "builders": [
+            util.BuilderConfig(
+                name=name,
+                workernames=[name],
+                factory=util.BuildFactory(session_steps(engine, settings, inventory, chosen)),
+                collapseRequests=False,
+            )
+            for name in inventory
+        ],
+        "schedulers": [],
+        "services": [FarmService(engine, settings, inventory)],
+        "www": {
+            "port": f"tcp:{buildbot_port}:interface={LOOPBACK}",
+            # a role that nobody has: everything but looking is refused
+            "authz": util.Authz(allowRules=[util.AnyControlEndpointMatcher(role="nobody")], roleMatchers=[]),
+        },
+        "logMaxSize": _LOG_BYTES,
+        "collapseRequests": False,
+    }
+
+
+class FarmService(BuildbotService):
+    """Takes a turn every second: settle, schedule, start builds. Looks at the repositories meanwhile."""
+
+    name = "farm"
+
+    def reconfigService(self, engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> Any:  # noqa: N802
+        self._engine, self._settings, self._inventory = engine, settings, inventory
+        return defer.succeed(None)
+
+    @defer.inlineCallbacks
+    def startService(self) -> Any:  # noqa: N802 - Buildbot's name
+        yield super().startService()
+        self._warnings: list[str] = []
+        yield self._guarded(lambda: deferToThread(self._recover))
+        self._loops = [LoopingCall(self._guarded, self._turn), LoopingCall(self._guarded, self._watch)]
+        for loop, interval_s in zip(self._loops, (_TURN_S, self._settings.farm.poll_interval_s), strict=True):
+            loop.start(interval_s).addErrback(log.err, "farm: a loop ended")
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:  # noqa: N802 - Buildbot's name
+        for loop in self._loops:
+            if loop.running:
+                loop.stop()
+        yield super().stopService()
+
+    @defer.inlineCallbacks
+    def _guarded(self, work: Any) -> Any:
+        """Trouble in one turn is logged; the next one tries again."""
+        try:
+            yield work()
+        except Exception:  # noqa: BLE001 - a loop that ended would stop the whole farm
+            log.err(None, "farm: a turn failed and is tried again")
+
+    def _recover(self) -> None:
+        """After a restart: bundles that had arrived are admitted, what was running is queued again."""
+        incoming = incoming_dir(self._settings)
+        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for partial in incoming.glob("buildbot-transfer-*"):
+            partial.unlink()
+        for file in sorted(incoming.glob("*.tar.gz")):
+            identity, _, attempt = file.name.removesuffix(".tar.gz").rpartition("-")
+            take_in(self._engine, self._settings, self._inventory, file, identity, int(attempt))
+        scheduler.interrupt_all(self._engine, _now())
+
+    @defer.inlineCallbacks
+    def _watch(self) -> Any:
+        warnings = yield deferToThread(scheduler.watch, self._engine, self._settings, self._inventory, _now())
+        for warning in warnings:
+            if warning not in self._warnings:
+                log.msg(f"farm: {warning}")
+        self._warnings = warnings
+
+    @defer.inlineCallbacks
+    def _turn(self) -> Any:
+        before = yield deferToThread(scheduler.open_sessions, self._engine)
+        live = self._live_sessions()
+        now_open = yield deferToThread(self._settle_and_schedule, before, live, self._ready_clusters())
+        requests = {one.build_request for one in now_open if one.build_request is not None}
+        yield self._cancel_requests_but(requests)
+        for one in now_open:
+            if one.state == "reserved" and one.build_request is None:
+                yield self._start_build(one)
+
+    def _settle_and_schedule(self, before: Sequence[OpenSession], live: set[str], ready: set[str]) -> list[OpenSession]:
+        scheduler.settle(self._engine, before, live, _now())
+        scheduler.schedule(
+            self._engine, self._settings, self._inventory, lambda: harness_digest(CHECKOUT), ready, _now()
+        )
+        return scheduler.open_sessions(self._engine)
+
+    def _live_sessions(self) -> set[str]:
+        """Sessions whose build has not ended."""
+        builders = self.master.botmaster.builders.values()
+        return {str(build.getProperty("session")) for builder in builders for build in builder.building}
+
+    def _ready_clusters(self) -> set[str]:
+        """Clusters whose worker is connected and has nothing to do."""
+        builders = self.master.botmaster.builders
+        return {
+            name
+            for name in self._inventory
+            if name in builders and not builders[name].building and builders[name].getAvailableWorkers()
+        }
+
+    @defer.inlineCallbacks
+    def _start_build(self, one: OpenSession) -> Any:
+        builder = yield self.master.data.get(("builders", one.cluster))
+        _, requests = yield self.master.data.updates.addBuildset(
+            waited_for=False,
+            scheduler=None,
+            sourcestamps=[{"codebase": "", "repository": "", "project": "", "branch": None, "revision": one.revision}],
+            reason=f"session {one.session}, attempt {one.attempt}",
+            properties={"session": (one.session, self.name), "attempt": (one.attempt, self.name)},
+            builderids=[builder["builderid"]],
+        )
+        (request,) = requests.values()
+        yield deferToThread(
+            transact,
+            self._engine,
+            lambda tx: sessions.record_request(tx, one.session, one.attempt, request),
+        )
+
+    @defer.inlineCallbacks
+    def _cancel_requests_but(self, wanted: set[int]) -> Any:
+        """End requests that no open session waits for: cancelled ones, and what Buildbot would try again."""
+        unfinished = yield self.master.data.get(("buildrequests",), filters=[Filter("complete", "eq", [False])])
+        for request in unfinished:
+            if request["buildrequestid"] not in wanted:
+                yield self.master.data.control(
+                    "cancel", {"reason": "no session waits for it"}, ("buildrequests", request["buildrequestid"])
+                )
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
