@@ -67,9 +67,7 @@ def build_guest_image(home: Path, extra_modules: Sequence[str] = ()) -> GuestIma
             _build(target, tree, folders)
             image = _read(target)
     if image is None:
-        raise Failed(
-            "farm", f"the guest image in {target} does not match its own digest right after it was built"
-        )
+        raise Failed("farm", f"the guest image in {target} does not match its own digest right after it was built")
     os.utime(target)
     return image
 
@@ -183,8 +181,8 @@ def _entries(part: Path, modules: Path, folders: Sequence[Path]) -> Iterator[_En
             yield _Entry(_module_path(module), stat.S_IFREG | 0o644, data)
         listed = "".join(f"/{_module_path(module)}\n" for module in wanted)
         yield _Entry(f"modules/{name}", stat.S_IFREG | 0o644, listed.encode())
-    for folder in folders:
-        yield from _tree(folder, f"extra/{folder.relative_to(modules)}")
+    for extra in folders:
+        yield from _tree(extra, f"extra/{extra.relative_to(modules)}")
 
 
 def _module_path(module: str) -> str:

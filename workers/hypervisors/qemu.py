@@ -1,0 +1,468 @@
+"""QEMU guests through libvirt's `qemu` driver: implements Host and Guest of scenarios.contract.
+
+`QemuCluster` is one session's hold on a cluster: agents, libvirt connections, heartbeats. `hosts()` gives its
+hosts as one revision's settings want them. Times are the observer's monotonic clock throughout.
+"""
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import libvirt
+
+from scenarios import contract
+from scenarios.contract import Beat, Disk, Failed, MigrationReport, Unsupported, Workload, WriteTimes
+from scenarios.recipe import DiskSettings, GuestSettings
+from workers import marks
+from workers.agent import AgentLink
+from workers.guest_image import GuestImage, build_guest_image
+from workers.hosts import base as hosts_base
+from workers.hypervisors.calls import ask, error_of, find, is_gone
+from workers.hypervisors.domain import DiskImage, Machine, command_line, domain_xml, with_console
+from workers.volumes import disks
+from workers.volumes.base import BASE_MIB
+
+_CALL_TIMEOUT_S = 30.0
+_START_TIMEOUT_S = 60.0
+_SEND_TIMEOUT_S = 120.0
+_END_TIMEOUT_S = 20.0
+_INIT_LIMIT_S = 60.0
+# libvirt notices a dead peer after 30 s; only then an aborted migration's call returns
+_ABORT_TIMEOUT_S = 40.0
+_CONSOLE_TAIL_CHARACTERS = 400
+_POLL_S = 0.02
+_KEPT_IMAGES = 6
+_IDLE = Workload()
+_INIT_WORD = "FARM-INIT\r\n"
+
+
+@dataclass
+class HostLink:
+    """One host as this session holds it."""
+
+    host: hosts_base.Host
+    agent: AgentLink
+    connection: libvirt.virConnect
+    clock_ahead_s: float  # of the observer's
+    clock_bound_s: float
+    base: disks.Base
+
+    @property
+    def name(self) -> str:
+        return self.host.name
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a revision asks of its guests."""
+
+    guest: GuestSettings
+    disk: DiskSettings
+    kernel: Path
+    initrd: Path
+
+
+class QemuCluster:
+    """A context manager: agents and connections on entering, all of its guests removed on leaving."""
+
+    def __init__(self, cluster: hosts_base.ClusterHosts, home: Path, session: str) -> None:
+        self.cluster = cluster
+        self.session = session
+        self.links: list[HostLink] = []
+        self._home = home
+        self._numbers = itertools.count(1)
+        self._used_images: set[str] = set()
+        self._exits = contextlib.ExitStack()
+        self._guests: list[QemuGuest] = []
+
+    def __enter__(self) -> "QemuCluster":
+        """Raises Failed: donor where a host does not answer."""
+        libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
+        with contextlib.ExitStack() as exits:
+            self.observer = exits.enter_context(self.cluster.observer.agent(self.session))
+            self._observer_ahead_s, _ = self.observer.clock_offset_s()
+            self.port = int(self._observe("start", address=self.cluster.observer.address))
+            self.links = [self._link(host, exits) for host in self.cluster.hosts]
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._exits:
+            for guest in list(self._guests):
+                guest.remove()
+
+    def now_s(self) -> float:
+        """The observer's monotonic clock."""
+        return time.monotonic() + self._observer_ahead_s
+
+    def hosts(self, guest: GuestSettings, disk: DiskSettings) -> list["QemuHost"]:
+        """The cluster's hosts, ready for guests of a revision with these settings.
+
+        Raises Failed: stack for settings that cannot be met.
+        """
+        image = build_guest_image(self._home, guest.extra_modules)
+        kernel, initrd = self._send(image)
+        revision = Revision(guest, disk, kernel, initrd)
+        return [QemuHost(self, link, revision) for link in self.links]
+
+    def guest_image_digest(self, guest: GuestSettings) -> str:
+        return build_guest_image(self._home, guest.extra_modules).digest
+
+    def next_name(self) -> str:
+        return f"{marks.guest_prefix(self.session)}{next(self._numbers)}"
+
+    def next_address(self) -> str:
+        """The address for a new guest, with the network's prefix."""
+        free = set(self.cluster.guest_addresses) - {guest.address.split("/")[0] for guest in self._guests}
+        if not free:
+            raise Failed("farm", "no address is left for another guest")
+        prefix = self.cluster.network.rpartition("/")[2]
+        return f"{min(free, key=self.cluster.guest_addresses.index)}/{prefix}"
+
+    def observe(self, operation: str, *, timeout_s: float = _CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        """Ask the collector of heartbeats."""
+        return self._observe(operation, timeout_s=timeout_s, port=self.port, **arguments)
+
+    def _observe(self, operation: str, *, timeout_s: float = _CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        return self.observer.call(f"heartbeats.{operation}", timeout_s=timeout_s, **arguments)
+
+    def _link(self, host: hosts_base.Host, exits: contextlib.ExitStack) -> HostLink:
+        agent = exits.enter_context(host.agent(self.session))
+        ahead_s, bound_s = agent.clock_offset_s()
+        connection = ask(f"connect to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: libvirt.open(host.uri))
+        for folder in (self.work_dir(host), self.shared_dir(host)):
+            agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
+        made = agent.call("volumes.base.make_base", timeout_s=_SEND_TIMEOUT_S, folder=str(host.work_dir), mib=BASE_MIB)
+        base = disks.Base(Path(made["path"]), made["digest"])
+        return HostLink(host, agent, connection, ahead_s - self._observer_ahead_s, bound_s, base)
+
+    def work_dir(self, host: hosts_base.Host) -> Path:
+        return host.work_dir / "sessions" / self.session
+
+    def shared_dir(self, host: hosts_base.Host) -> Path:
+        return host.shared_dir / "sessions" / self.session
+
+    def _send(self, image: GuestImage) -> tuple[Path, Path]:
+        """Bring an image to where all hosts see it at the same path; it stays there for later sessions."""
+        link = self.links[0]
+        images = link.host.shared_dir / "images"
+        kernel, initrd = images / image.digest / "vmlinux", images / image.digest / "initrd"
+        link.agent.send_file(image.kernel, kernel, timeout_s=_SEND_TIMEOUT_S)
+        link.agent.send_file(image.initrd, initrd, timeout_s=_SEND_TIMEOUT_S)
+        self._used_images.add(image.digest)
+        link.agent.call(
+            "hypervisors.images.trim",
+            timeout_s=_CALL_TIMEOUT_S,
+            folder=str(images),
+            used=sorted(self._used_images),
+            most=_KEPT_IMAGES,
+        )
+        return kernel, initrd
+
+    def enter(self, guest: "QemuGuest") -> None:
+        self._guests.append(guest)
+
+    def leave(self, guest: "QemuGuest") -> None:
+        self._guests.remove(guest)
+
+
+@dataclass(frozen=True)
+class QemuHost:
+    """A host with the settings of one revision (scenarios.contract.Host)."""
+
+    cluster: QemuCluster
+    link: HostLink
+    revision: Revision
+
+    @property
+    def name(self) -> str:
+        return self.link.name
+
+    @contextlib.contextmanager
+    def guest(self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE) -> Iterator["contract.Guest"]:
+        guest = QemuGuest(self, nonce, cast(disks.AgentDisk | None, disk), workload)
+        guest.prepare()
+        try:
+            yield guest
+        finally:
+            guest.remove()
+
+    def make_disk(self, method: str) -> tuple[Disk, float]:
+        host = self.link.host
+        folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
+        path = folder / f"{self.cluster.next_name()}.{disks.FORMATS.get(method, 'raw')}"
+        size_kib = self.revision.disk.cluster_size_kib
+        agent, base = self.link.agent, self.link.base
+        return disks.make_disk(agent, method, path, base, uid=host.guest_uid, cluster_size_kib=size_kib)
+
+
+class QemuGuest:
+    """One transient domain (scenarios.contract.Guest)."""
+
+    def __init__(self, host: QemuHost, nonce: str, disk: disks.AgentDisk | None, workload: Workload) -> None:
+        self.cluster = host.cluster
+        self.name = self.cluster.next_name()
+        self.nonce = nonce
+        self.address = self.cluster.next_address()
+        self._revision = host.revision
+        self._disk = disk
+        self._workload = workload
+        self._link = host.link
+        self._domain: libvirt.virDomain | None = None
+        self._running_since_s: float | None = None
+        self._init_at_s: float | None = None
+        self._init_thread: threading.Thread | None = None
+        self._init_error: contract.ScenarioError | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        self.cluster.enter(self)
+        self.cluster.observe("expect", nonce=self.nonce)
+
+    def start(self) -> float:
+        xml = domain_xml(self._machine())
+        self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
+        self._init_thread.start()
+        requested_s = self.cluster.now_s()
+        self._domain = ask(
+            f"start guest {self.name} on {self._link.name}",
+            _START_TIMEOUT_S,
+            lambda: self._link.connection.createXML(xml, 0),
+        )
+        self._running_since_s = self.cluster.now_s()
+        return requested_s
+
+    def stop(self) -> None:
+        self._destroy(self._link)
+        self._wait_until_gone()
+        self._domain = None
+
+    def remove(self) -> None:
+        """End it wherever it is; harmless when it is gone. Every host is tried, whatever one of them raises."""
+        self._link.agent.call("hypervisors.console.end_wait", timeout_s=_CALL_TIMEOUT_S, path=str(self._console_path()))
+        with contextlib.ExitStack() as steps:
+            steps.callback(self.cluster.leave, self)
+            steps.callback(self.cluster.observe, "forget", nonce=self.nonce)
+            for link in self.cluster.links:
+                path = str(link.host.console_dir / f"{self.name}.log")
+                steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
+            steps.callback(self._wait_until_gone)
+            for link in self.cluster.links:
+                steps.callback(self._destroy, link)
+
+    # -- what it does -------------------------------------------------------------------------------------------
+
+    def running_since_s(self) -> float:
+        if self._running_since_s is None:
+            raise Failed("farm", f"guest {self.name} was not started")
+        return self._running_since_s
+
+    def init_at_s(self, *, timeout_s: float) -> float:
+        if self._init_thread is None:
+            raise Failed("farm", f"guest {self.name} was not started")
+        self._init_thread.join(timeout_s)
+        if self._init_error is not None:
+            raise self._init_error
+        if self._init_at_s is None:
+            raise Failed(
+                "stack", f"guest {self.name}: its first process said nothing within {timeout_s:g} s{self._tail()}"
+            )
+        return self._init_at_s
+
+    def first_answer(self, *, timeout_s: float) -> Beat:
+        beat = self.cluster.observe("first", timeout_s=timeout_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=timeout_s)
+        if beat is None:
+            raise Failed("stack", f"guest {self.name} did not answer within {timeout_s:g} s{self._tail()}")
+        return self._beat(beat)
+
+    def write_times(self, *, timeout_s: float) -> WriteTimes:
+        report = self.cluster.observe(
+            "write_times", timeout_s=timeout_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=timeout_s
+        )
+        if report is None:
+            raise Failed("stack", f"guest {self.name}: no end of its write test within {timeout_s:g} s{self._tail()}")
+        first_us, second_us, blocks = report
+        return WriteTimes(float(first_us), float(second_us), int(blocks))
+
+    def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
+        heard = self.cluster.observe("beats", nonce=self.nonce, since_s=since_s, until_s=until_s)
+        return [self._beat(beat) for beat in heard]
+
+    def vmm_cpu_s(self) -> float:
+        return float(self._link.agent.call("basics.guest_cpu_s", timeout_s=_CALL_TIMEOUT_S, guest=self.name))
+
+    def console(self) -> str:
+        parts = []
+        for link in self.cluster.links:
+            path = str(link.host.console_dir / f"{self.name}.log")
+            if link.agent.call("basics.sha256_of_file", timeout_s=_CALL_TIMEOUT_S, path=path) is not None:
+                parts.append(str(link.agent.call("basics.read_text", timeout_s=_CALL_TIMEOUT_S, path=path)))
+        return "".join(parts)
+
+    def found_on(self) -> Sequence[str]:
+        return [link.name for link in self.cluster.links if self._is_alive_on(link)]
+
+    # -- migration ----------------------------------------------------------------------------------------------
+
+    def migrate(
+        self, target: "contract.Host", *, timeout_s: float, bandwidth_mib_s: int | None = None
+    ) -> MigrationReport:
+        link = cast(QemuHost, target).link
+        domain = self._domain
+        if domain is None:
+            raise Failed("farm", f"guest {self.name} was not started")
+        parameters: dict[str, str | int] = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link)}
+        if bandwidth_mib_s is not None:
+            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = bandwidth_mib_s
+        # UNSAFE: the disk is shared through a folder, which libvirt cannot know to be coherent
+        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
+        what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
+        started_s = self.cluster.now_s()
+        self._run_migration(
+            what, domain, timeout_s, lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags)
+        )
+        finished_s = self.cluster.now_s()
+        self._link = link
+        self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
+        if self._domain is None:
+            raise Failed("hypervisor", f"{what}: libvirt says it is done, but the guest is gone{self._tail()}")
+        return _report(started_s, finished_s, self._job_statistics(what, self._domain))
+
+    def _run_migration(self, what: str, domain: libvirt.virDomain, timeout_s: float, call: Any) -> None:
+        """Raises Failed: hypervisor when it breaks or does not end in time (it is aborted then)."""
+        outcome: list[libvirt.libvirtError | None] = []
+
+        def run() -> None:
+            try:
+                call()
+                outcome.append(None)
+            except libvirt.libvirtError as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name=what)
+        thread.start()
+        thread.join(timeout_s)
+        if not outcome:
+            with contextlib.suppress(contract.ScenarioError):  # it may end by itself right now
+                ask(f"abort: {what}", _CALL_TIMEOUT_S, domain.abortJob)
+            thread.join(_ABORT_TIMEOUT_S)
+            raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s{self._tail()}")
+        error = outcome[0]
+        if error is not None and is_gone(error):
+            raise Failed("hypervisor", f"{what}: the guest broke: {error}{self._tail()}")
+        if error is not None:
+            raise error_of(what, error)
+
+    def _job_statistics(self, what: str, domain: libvirt.virDomain) -> dict[str, Any]:
+        try:
+            return ask(
+                f"statistics: {what}",
+                _CALL_TIMEOUT_S,
+                lambda: dict(domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)),
+            )
+        except (Failed, Unsupported):
+            if not self._is_alive_on(self._link):
+                raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}") from None
+            return {}
+
+    def _xml_for(self, domain: libvirt.virDomain, link: HostLink) -> str:
+        xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        return with_console(xml, link.host.console_dir / f"{self.name}.log", link.host.emulator)
+
+    # -- tools --------------------------------------------------------------------------------------------------
+
+    def _machine(self) -> Machine:
+        host, revision = self._link.host, self._revision
+        return Machine(
+            name=self.name,
+            emulator=host.emulator,
+            kernel=revision.kernel,
+            initrd=revision.initrd,
+            command_line=command_line(
+                nonce=self.nonce,
+                address=self.address,
+                observer=f"{self.cluster.cluster.observer.address}:{self.cluster.port}",
+                workload=self._workload,
+                has_disk=self._disk is not None,
+                extra=revision.guest.kernel_arguments,
+            ),
+            bridge=host.bridge,
+            console=self._console_path(),
+            settings=revision.guest,
+            disk_settings=revision.disk,
+            disk=DiskImage(self._disk.path, self._disk.format) if self._disk is not None else None,
+        )
+
+    def _console_path(self) -> Path:
+        return self._link.host.console_dir / f"{self.name}.log"
+
+    def _watch_init(self) -> None:
+        try:
+            at_s = self._link.agent.call(
+                "hypervisors.console.wait_for",
+                timeout_s=_INIT_LIMIT_S + _CALL_TIMEOUT_S,
+                path=str(self._console_path()),
+                word=_INIT_WORD,
+                limit_s=_INIT_LIMIT_S,
+            )
+        except contract.ScenarioError as error:
+            self._init_error = error
+            return
+        if at_s is not None:
+            self._init_at_s = at_s - self._link.clock_ahead_s
+
+    def _is_alive_on(self, link: HostLink) -> bool:
+        return self.name in link.agent.call("basics.guests", timeout_s=_CALL_TIMEOUT_S)
+
+    def _destroy(self, link: HostLink) -> None:
+        what = f"stop guest {self.name} on {link.name}"
+        domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
+        if domain is None:
+            return
+
+        def destroy() -> None:
+            try:
+                domain.destroy()
+            except libvirt.libvirtError as error:
+                if not is_gone(error):
+                    raise
+
+        ask(what, _END_TIMEOUT_S, destroy)
+
+    def _wait_until_gone(self) -> None:
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while alive_on := self.found_on():
+            if time.monotonic() > deadline:
+                raise Failed("hypervisor", f"guest {self.name} does not end on {', '.join(alive_on)}")
+            time.sleep(_POLL_S)
+
+    def _beat(self, beat: Sequence[float]) -> Beat:
+        at_s, *counters = beat
+        sequence, pages_ok, pages_bad, disk_ok, disk_bad = (int(counter) for counter in counters)
+        return Beat(at_s, sequence, self.nonce, pages_ok, pages_bad, disk_ok, disk_bad)
+
+    def _tail(self) -> str:
+        """The end of the console, for people."""
+        try:
+            text = " ".join(self.console().split())
+        except contract.ScenarioError as error:
+            return f"; its console cannot be read: {error}"
+        return f"; console: …{text[-_CONSOLE_TAIL_CHARACTERS:]}" if text else "; nothing on its console"
+
+
+def _report(started_s: float, finished_s: float, statistics: dict[str, Any]) -> MigrationReport:
+    downtime_ms = statistics.get("downtime")
+    processed = statistics.get("memory_processed")
+    return MigrationReport(
+        started_s,
+        finished_s,
+        float(downtime_ms) if downtime_ms is not None else None,
+        processed / (1 << 20) if processed is not None else None,
+        statistics.get("memory_iteration"),
+    )

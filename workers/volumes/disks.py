@@ -1,0 +1,79 @@
+"""Disks of one host, made and proven by its agent (scenarios.contract.Disk)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scenarios.contract import Unsupported
+from workers.agent import AgentLink
+from workers.volumes import copy, overlay, reflink, shared
+
+FORMATS: Mapping[str, str] = {
+    "overlay": overlay.FORMAT,
+    "reflink": reflink.FORMAT,
+    "copy": copy.FORMAT,
+    "shared": shared.FORMAT,
+}
+SHARED_DISK_MIB = 64
+_CREATE_TIMEOUT_S = 120
+_PROOF_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base image of a host, as `workers.volumes.base.make_base` reported it."""
+
+    path: Path
+    digest: str
+
+
+@dataclass
+class AgentDisk:
+    """A disk of the host at the other end of `agent`. `base` is None for a disk that stands alone."""
+
+    agent: AgentLink
+    method: str
+    path: Path
+    base: Base | None
+    format: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.format = FORMATS[self.method]
+
+    def prove_sharing(self) -> str:
+        if self.base is None:
+            return f"{self.method} disk: it has no base"
+        return self._prove(f"volumes.{self.method}.prove_sharing", base=str(self.base.path), path=str(self.path))
+
+    def prove_base_unchanged(self) -> str:
+        if self.base is None:
+            return f"{self.method} disk: it has no base"
+        return self._prove("volumes.base.prove_unchanged", path=str(self.base.path), digest=self.base.digest)
+
+    def prove_written(self, nonce: str, blocks: int) -> str:
+        where = "overlay" if self.format == "qcow2" else "base"
+        return self._prove(f"volumes.{where}.prove_written", path=str(self.path), nonce=nonce, blocks=blocks)
+
+    def remove(self) -> None:
+        self.agent.call("volumes.base.remove", timeout_s=_PROOF_TIMEOUT_S, path=str(self.path))
+
+    def _prove(self, operation: str, **arguments: object) -> str:
+        return str(self.agent.call(operation, timeout_s=_PROOF_TIMEOUT_S, **arguments))
+
+
+def make_disk(
+    agent: AgentLink, method: str, path: Path, base: Base, *, uid: int, cluster_size_kib: int
+) -> tuple[AgentDisk, float]:
+    """Make a disk with `method` at `path` on the agent's host; returns it and the seconds measured there."""
+    if method not in FORMATS:
+        raise Unsupported(f"no method '{method}' to make a disk (there are {', '.join(FORMATS)})")
+    disk = AgentDisk(agent, method, path, None if method == "shared" else base)
+    arguments: dict[str, object] = {"target": str(path), "uid": uid}
+    if disk.base is not None:
+        arguments["base"] = str(base.path)
+    if method == "overlay":
+        arguments["cluster_size_kib"] = cluster_size_kib
+    if method == "shared":
+        arguments["mib"] = SHARED_DISK_MIB
+    seconds = agent.call(f"volumes.{method}.create", timeout_s=_CREATE_TIMEOUT_S, **arguments)
+    return disk, float(seconds)
