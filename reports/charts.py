@@ -1,0 +1,231 @@
+"""Charts as inline SVG: text stays text, colours are the page's CSS variables, the same data give the same bytes.
+
+Drawing knows nothing of the farm: it is handed numbers and words. Colours are drawn as placeholders and replaced
+afterwards, so one drawing serves the light and the dark page and print.
+"""
+
+import html
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+_TEXT, _MUTED, _GRID, _PAGE = "#010203", "#010204", "#010205", "#010206"
+_WORSE, _BETTER = "#010207", "#010208"
+_SERIES = ("#010301", "#010302", "#010303", "#010304")
+_MARKERS = ("o", "s", "^", "D")
+_VARIABLES = {
+    _TEXT: "--text",
+    _MUTED: "--muted",
+    _GRID: "--line",
+    _PAGE: "--page",
+    _WORSE: "--worse",
+    _BETTER: "--better",
+    **{colour: f"--series-{number}" for number, colour in enumerate(_SERIES, start=1)},
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a donor's name may hold dollar signs
+    "font.family": "sans-serif",
+    "font.size": 11,
+    "text.color": _TEXT,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "grid.color": _GRID,
+    "grid.linewidth": 1.0,
+}
+_WIDTH_IN = 10.0
+_MOST_LABELS = 16  # more would run into each other at this width
+
+
+@dataclass(frozen=True)
+class Point:
+    """One check-in's figure on one cluster. `low` and `high` are None where n gives no interval."""
+
+    at: int  # place on the axis, an index into the labels
+    value: float
+    low: float | None
+    high: float | None
+    blocks: tuple[float, ...]
+    void: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """All points of one cluster, drawn and named as one."""
+
+    name: str
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One ratio with its interval. `tone` is "worse", "better" or "plain"; `judged` False is drawn hollow."""
+
+    label: str
+    ratio: float
+    low: float | None
+    high: float | None
+    tone: str
+    judged: bool
+
+
+@lru_cache(maxsize=512)
+def series_chart(
+    key: str, lines: tuple[Line, ...], labels: tuple[str, ...], unit: str, title: str, description: str
+) -> Markup:
+    """A metric over check-ins, one line a cluster: dots are blocks, whiskers intervals, hollow ones void.
+
+    `key` makes the chart's ids unique on its page.
+    """
+    figure, axes = _figure(key, height_in=3.7)
+    drawn = [line for line in lines if line.points]
+    for index, line in enumerate(lines):
+        if line.points:
+            shift = (index - (len(lines) - 1) / 2) * 0.22
+            _draw_line(axes, line, shift, _SERIES[index % len(_SERIES)], _MARKERS[index % len(_MARKERS)])
+    axes.set_xlim(-0.6, len(labels) - 0.4)
+    step = max(1, -(-len(labels) // _MOST_LABELS))
+    axes.xaxis.set_major_locator(FixedLocator(list(range(0, len(labels), step))))
+    axes.set_xticklabels(labels[::step])
+    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(min(0.0, bottom), top)  # from zero: a bar's or dot's height must not exaggerate
+    axes.set_ylabel(unit)
+    axes.grid(visible=True, axis="y")
+    if drawn:
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(drawn), frameon=False, handletextpad=0.3
+        )
+    return _svg(figure, key, title, description)
+
+
+@lru_cache(maxsize=512)
+def ratio_chart(key: str, bars: tuple[Bar, ...], delta: float | None, title: str, description: str) -> Markup:
+    """Ratios with their intervals on one logarithmic axis, 1 marked; `delta` shades what is too small to matter."""
+    figure, axes = _figure(key, height_in=0.75 + 0.31 * len(bars))
+    lowest = min([bar.low or bar.ratio for bar in bars] + [0.8])
+    highest = max([bar.high or bar.ratio for bar in bars] + [1.25])
+    lowest, highest = max(lowest, 1 / 50), min(highest, 50)
+    axes.set_xscale("log")
+    axes.set_xlim(lowest / 1.08, highest * 1.08)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    if delta is not None:
+        axes.axvspan(1 / (1 + delta), 1 + delta, color=_GRID, linewidth=0)
+    axes.axvline(1.0, color=_MUTED, linewidth=1.2)
+    for place, bar in enumerate(bars):
+        _draw_bar(axes, bar, place)
+    axes.yaxis.set_major_locator(FixedLocator(list(range(len(bars)))))
+    axes.set_yticklabels([bar.label for bar in bars])
+    axes.tick_params(axis="y", length=0, labelcolor=_TEXT)
+    axes.spines["left"].set_visible(False)
+    axes.xaxis.set_major_locator(FixedLocator(_ratio_ticks(lowest, highest)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    return _svg(figure, key, title, description)
+
+
+def _figure(key: str, height_in: float) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained", facecolor="none")
+        axes = figure.add_subplot()
+    return figure, axes
+
+
+def _draw_line(axes: Axes, line: Line, shift: float, colour: str, marker: str) -> None:
+    at = [point.at + shift for point in line.points]
+    axes.plot(at, [point.value for point in line.points], color=colour, linewidth=1.2, alpha=0.45)
+    blocks = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.blocks]
+    axes.plot([x for x, _ in blocks], [y for _, y in blocks], ".", color=colour, markersize=5, alpha=0.4)
+    void = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.void]
+    axes.plot([x for x, _ in void], [y for _, y in void], marker, mfc="none", mec=colour, markersize=7, linestyle="none")
+    whiskers = [
+        (x, point.low, point.high)
+        for x, point in zip(at, line.points, strict=True)
+        if point.low is not None and point.high is not None
+    ]
+    if whiskers:
+        axes.vlines(*zip(*whiskers, strict=True), color=colour, linewidth=2.2)
+    axes.plot(
+        at,
+        [point.value for point in line.points],
+        marker,
+        color=colour,
+        markersize=8,
+        markeredgecolor=_PAGE,
+        markeredgewidth=1.2,
+        label=line.name,
+    )
+
+
+def _draw_bar(axes: Axes, bar: Bar, place: int) -> None:
+    colour = {"worse": _WORSE, "better": _BETTER}.get(bar.tone, _MUTED)
+    if bar.low is not None and bar.high is not None:
+        axes.plot([bar.low, bar.high], [place, place], color=colour, linewidth=2.6, solid_capstyle="butt")
+    axes.plot(
+        [bar.ratio],
+        [place],
+        {"worse": "^", "better": "v"}.get(bar.tone, "o"),
+        color=colour,
+        mfc=colour if bar.judged else _PAGE,
+        markersize=8,
+        markeredgewidth=1.4,
+    )
+
+
+def _ratio_ticks(lowest: float, highest: float) -> Sequence[float]:
+    fine = highest / lowest < 4
+    ticks = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5) if fine else (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    return [tick for tick in ticks if lowest / 1.08 <= tick <= highest * 1.08]
+
+
+def _svg(figure: Figure, key: str, title: str, description: str) -> Markup:
+    buffer = io.StringIO()
+    metadata: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", metadata=metadata, transparent=True)
+    return Markup(_for_the_page(buffer.getvalue(), key, title, description))
+
+
+def _for_the_page(svg: str, key: str, title: str, description: str) -> str:
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    referenced = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in referenced else "", svg)
+    svg = re.sub(r'(?:xlink:)?href="#', f'href="#{key}-', svg).replace("url(#", f"url(#{key}-")
+    svg = re.sub(r"font-family: [^;\"]*; ", "", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r"<g( clip-path=[^>]*)?>((?:\s*<use [^>]*/>)+)\s*</g>", _hoist_style, svg)
+    svg = re.sub(r"#0102\d\d|#0103\d\d", lambda m: f"var({_VARIABLES[m[0]]})", svg)
+    view_box = re.search(r'viewBox="[^"]*"', svg)
+    opening = (
+        f'<svg {view_box[0] if view_box else ""} role="img" aria-labelledby="{key}-title {key}-desc">'
+        f'<title id="{key}-title">{html.escape(title)}</title><desc id="{key}-desc">{html.escape(description)}</desc>'
+    )
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    return re.sub(r"\s*\n\s*", "\n", svg).strip()
+
+
+def _hoist_style(group: re.Match[str]) -> str:
+    """One style for a group of equal markers: they are most of a chart's bytes."""
+    styles = set(re.findall(r' style="[^"]*"', group[2]))
+    if len(styles) != 1:
+        return group[0]
+    style = styles.pop()
+    return f"<g{group[1] or ''}{style}>{group[2].replace(style, '')}\n</g>"

@@ -1,0 +1,106 @@
+"""What a figure is called: metrics with their parameters, as pages, links and sentences name them."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from scenarios.contract import Direction, Metric
+from scenarios.registry import SCENARIOS
+
+_TIME_UNITS = ("s", "ms", "us", "µs")
+
+
+@dataclass(frozen=True, order=True)
+class MeasuredMetric:
+    """One metric of one scenario version with one set of parameters: what has a page of its own."""
+
+    scenario: str
+    version: int
+    metric: str
+    params: tuple[tuple[str, str], ...]
+    unit: str
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "MeasuredMetric":
+        """From a row that has scenario, version, metric, params (a mapping) and unit."""
+        params = tuple(sorted((str(key), str(value)) for key, value in row["params"].items()))
+        return cls(str(row["scenario"]), int(row["version"]), str(row["metric"]), params, str(row["unit"]))
+
+    @cached_property
+    def declared(self) -> Metric | None:
+        """The scenario's declaration; None for a version that is no longer in the house."""
+        scenario = SCENARIOS.get(self.scenario)
+        if scenario is None or scenario.version != self.version:
+            return None
+        return next((metric for metric in scenario.metrics if metric.name == self.metric), None)
+
+    @property
+    def direction(self) -> Direction:
+        return self.declared.direction if self.declared else "lower"
+
+    @property
+    def better(self) -> str:
+        return f"{self.direction} is better"
+
+    @property
+    def title(self) -> str:
+        """Such as "cow start, overlay: time to first answer"."""
+        told = self.declared.title if self.declared else self.metric
+        values = ", ".join(value for _, value in self.params)
+        return f"{self.scenario.replace('_', ' ')}{', ' + values if values else ''}: {told}"
+
+    @property
+    def short_title(self) -> str:
+        return self.title.split(": ", 1)[1]
+
+    @property
+    def group(self) -> str:
+        """The scenario with its parameters: what a sentence says became slower."""
+        return self.title.split(": ", 1)[0]
+
+    @property
+    def slug(self) -> str:
+        words = [self.scenario, self.metric, *(value for _, value in self.params), f"v{self.version}"]
+        return re.sub(r"[^a-z0-9_.-]+", "_", "-".join(words).lower()).strip(".")
+
+    @property
+    def path(self) -> str:
+        return f"metrics/{self.slug}.html"
+
+    def change_words(self, ratio: float) -> str:
+        """What a ratio means for a reader, such as "1.60 times slower" or "1.37 times higher"."""
+        times = f"{ratio_text(max(ratio, 1 / ratio))} times"
+        if self.unit in _TIME_UNITS and not self.metric.endswith("cpu_s"):
+            return f"{times} {'slower' if ratio > 1 else 'faster'}"
+        return f"{times} {'higher' if ratio > 1 else 'lower'}"
+
+    def tone(self, ratio: float | None) -> str:
+        """ "worse", "better" or "plain" (no change, or none known)."""
+        if ratio is None or ratio == 1:
+            return "plain"
+        return "worse" if (ratio > 1) == (self.direction == "lower") else "better"
+
+
+def ratio_text(ratio: float) -> str:
+    """A ratio with three digits that count."""
+    return f"{ratio:.2f}" if 0.1 <= ratio < 10 else f"{ratio:.3g}"
+
+
+def interval_text(ratio: float, low: float | None, high: float | None) -> str:
+    """The interval of `max(ratio, 1/ratio)`, as sentences say it: "[1.55–1.66]", or nothing."""
+    if low is None or high is None:
+        return ""
+    if ratio < 1:
+        low, high = 1 / high, 1 / low
+    return f"[{ratio_text(low)}–{ratio_text(high)}]"
+
+
+def number_text(value: float) -> str:
+    """Four digits that count, thousands apart by a thin space."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.4g}" if abs(value) >= 0.001 else f"{value:.2e}"

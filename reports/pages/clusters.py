@@ -1,0 +1,64 @@
+"""A page per cluster: who lends it, what it is, what it brought back and what failed there, by whose fault."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from reports.material import ClusterView, Material
+from reports.pages import Page
+from reports.pages.comparison import segments_sentence
+from reports.pages.findings import FindingView
+from reports.pages.revisions import count_outcomes
+
+
+def cluster_pages(material: Material, findings: list[FindingView]) -> Iterator[Page]:
+    cards = [cluster_card(material, view) for view in material.clusters.values()]
+    yield Page("clusters/index.html", "clusters.html.j2", "clusters/index.html", {"cards": cards})
+    for view in material.clusters.values():
+        yield Page(view.path, "cluster.html.j2", "clusters/index.html", _content(material, view, findings))
+
+
+def cluster_card(material: Material, view: ClusterView) -> dict[str, Any]:
+    """What lists of clusters tell of one."""
+    sessions = [session for session in material.sessions if session.cluster == view.name]
+    return {
+        "view": view,
+        "fidelity": material.fidelity_of(view.name),
+        "sessions": len(sessions),
+        "answered": sum(session.id in material.answered for session in sessions),
+        "facts": material.declared_facts(view.name),
+    }
+
+
+def _content(material: Material, view: ClusterView, findings: list[FindingView]) -> dict[str, Any]:
+    outcomes = [row for row in material.outcomes if row.cluster == view.name]
+    newest = material.newest_bundle(view.name)
+    facts = (newest.facts or {}) if newest else {}
+    samples = material.samples[material.samples["cluster"] == view.name]
+    return {
+        **cluster_card(material, view),
+        "evidence": facts.get("fidelity", {}).get("evidence", []),
+        "host_facts": facts.get("hosts", {}),
+        "clock_bounds_s": facts.get("clock_bounds_s", {}),
+        "runs": [session for session in material.sessions if session.cluster == view.name],
+        "findings": [finding for finding in findings if finding.cluster == view],
+        "samples": len(samples),
+        "void": _void(samples),
+        "failures": [row for row in count_outcomes(outcomes) if row["outcome"] in ("failed", "unsupported")],
+        "outcomes": len(outcomes),
+        "migrations": _migrations(outcomes),
+        "segments": segments_sentence(material, view.name),
+    }
+
+
+def _void(samples: Any) -> list[dict[str, Any]]:
+    void = samples[~samples["valid"]]
+    counted = void.groupby(["scenario", "void_reason"], dropna=False).size()
+    return [{"scenario": key[0], "reason": key[1] or "", "count": count} for key, count in counted.items()]
+
+
+def _migrations(outcomes: list[Any]) -> dict[str, Any]:
+    """Live migrations tried, and the failed ones by fault."""
+    mine = [row for row in outcomes if row.scenario == "live_migration"]
+    failed = Counter(row.fault or "unknown" for row in mine if row.outcome == "failed")
+    return {"tried": len(mine), "failed": sorted(failed.items())}

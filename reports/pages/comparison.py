@@ -1,0 +1,160 @@
+"""Two clusters beside each other: ratio, interval and verdict for the same build, and all that differs between them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from markupsafe import Markup
+
+from reports.charts import ratio_chart
+from reports.judged import DIFFERENT, Judged
+from reports.material import CheckInView, ClusterView, Figure, Material
+from reports.metrics import interval_text, ratio_text
+from reports.pages import Page
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """One metric of one build on both clusters."""
+
+    judged: Judged
+    figure: Figure | None
+    other_figure: Figure | None
+    verdict_text: str
+
+
+@dataclass(frozen=True)
+class BuildComparison:
+    """One build on two clusters. `headline` says in one sentence what came out."""
+
+    checkin: CheckInView
+    rows: list[ClusterRow]
+    headline: str
+    judged: bool
+    chart: Markup | None
+
+
+@dataclass(frozen=True)
+class ClusterPair:
+    left: ClusterView
+    right: ClusterView
+    builds: list[BuildComparison]
+
+    @property
+    def path(self) -> str:
+        return f"compare/{self.left.name}..{self.right.name}.html"
+
+    @property
+    def shown(self) -> BuildComparison | None:
+        """The newest build that was judged, or else the newest there is."""
+        return next((build for build in self.builds if build.judged), self.builds[0] if self.builds else None)
+
+
+def cluster_pairs(material: Material) -> list[ClusterPair]:
+    """Every two clusters, with their builds newest first."""
+    names = list(material.clusters)
+    return [_pair(material, left, right) for left, right in combinations(names, 2)]
+
+
+def comparison_pages(material: Material) -> Iterator[Page]:
+    pairs = cluster_pairs(material)
+    yield Page("compare/index.html", "compare_index.html.j2", "compare/index.html", {"pairs": pairs})
+    for pair in pairs:
+        content = {
+            "pair": pair,
+            "differs": _differences(material, pair),
+            "segments": [words for name in (pair.left.name, pair.right.name) if (words := segments_sentence(material, name))],
+            "same_fidelity": material.fidelity_of(pair.left.name) == material.fidelity_of(pair.right.name),
+        }
+        yield Page(pair.path, "compare.html.j2", "compare/index.html", content)
+
+
+def segments_sentence(material: Material, cluster: str) -> str | None:
+    """In words, whether parallel segments are faster on this cluster, from its newest check-in that has the figure."""
+    figures = [
+        figure
+        for figure in material.figures
+        if figure.cluster == cluster and figure.metric.metric == "speedup" and figure.n
+    ]
+    if not figures:
+        return None
+    newest = max(figures, key=lambda figure: figure.checkin.number or 0)
+    donor = material.clusters[cluster].donor
+    interval = interval_text(1.0, newest.low, newest.high)
+    evidence = f"(speed-up {ratio_text(newest.value)}×{' ' + interval if interval else ''}, n {newest.n} blocks, {newest.fidelity}, revision {newest.short})"
+    if newest.low is not None and newest.low > 1:
+        return f"On {donor}, uploading segments in parallel is {ratio_text(newest.value)} times as fast as one PUT {evidence}."
+    if newest.high is not None and newest.high < 1:
+        return f"On {donor}, uploading segments in parallel is not faster here: it is slower than one PUT {evidence}."
+    return f"On {donor}, uploading segments in parallel is not shown to be faster than one PUT here {evidence}."
+
+
+def _pair(material: Material, left: str, right: str) -> ClusterPair:
+    found: dict[str, list[Judged]] = {}
+    for item in material.judged:
+        if item.row.between == "clusters" and {item.row.cluster, item.row.other_cluster} == {left, right}:
+            found.setdefault(item.row.revision, []).append(item)
+    builds = []
+    for checkin in material.revisions:
+        if checkin.revision in found:
+            builds.append(_build(material, checkin, found[checkin.revision]))
+    return ClusterPair(material.clusters[left], material.clusters[right], builds)
+
+
+def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
+    rows = [_row(material, checkin, item) for item in sorted(found, key=lambda item: item.metric)]
+    bars = tuple(bar for row in rows if (bar := row.judged.bar(row.judged.metric.title)))
+    key = f"pair-{found[0].row.cluster}-{found[0].row.other_cluster}-{checkin.revision[:12]}"
+    first, other = (material.clusters[str(name)].donor for name in (found[0].row.cluster, found[0].row.other_cluster))
+    title = f"{first} ÷ {other}, revision {checkin.short}"
+    chart = ratio_chart(key, bars, None, title, f"{len(bars)} ratios with 95 % intervals; the table has the numbers") if bars else None
+    return BuildComparison(checkin, rows, _headline(rows), any(not row.judged.provisional for row in rows), chart)
+
+
+def _row(material: Material, checkin: CheckInView, item: Judged) -> ClusterRow:
+    other = str(item.row.other_cluster)
+    return ClusterRow(
+        item,
+        material.figure(item.metric, item.row.cluster, checkin.revision),
+        material.figure(item.metric, other, checkin.revision),
+        _verdict_words(material, item),
+    )
+
+
+def _verdict_words(material: Material, item: Judged) -> str:
+    """Names the slower cluster; never says "equal"."""
+    if item.verdict != DIFFERENT or item.ratio is None:
+        return item.verdict_text
+    donor = material.clusters[item.row.cluster].donor
+    below = ", below δ" if item.below_delta else ""
+    return f"different: {donor} {item.metric.change_words(item.ratio)}{below}"
+
+
+def _headline(rows: list[ClusterRow]) -> str:
+    verdicts = [row.judged.verdict for row in rows]
+    told = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
+    return f"Of {len(rows)} metrics: {', '.join(told)}."
+
+
+def _differences(material: Material, pair: ClusterPair) -> list[dict[str, Any]]:
+    """Everything that is known to differ, and for completeness what is the same, side by side."""
+    left, right = (_known_facts(material, view) for view in (pair.left, pair.right))
+    names = dict.fromkeys([*left, *right])
+    return [
+        {"name": name, "left": left.get(name, "–"), "right": right.get(name, "–"), "same": left.get(name) == right.get(name)}
+        for name in names
+    ]
+
+
+def _known_facts(material: Material, view: ClusterView) -> dict[str, str]:
+    cluster = view.inventory
+    facts = {
+        "driver": cluster.driver,
+        "hosts": str(len(cluster.host)),
+        "zones": ", ".join(host.zone for host in cluster.host),
+        "object store": f"{cluster.storage.disks} disks of {cluster.storage.disk_mib} MiB",
+        "physical machine": cluster.machine or "its own",
+        "fidelity": material.fidelity_of(view.name),
+    }
+    return {**facts, **material.declared_facts(view.name)}

@@ -1,0 +1,92 @@
+"""A page per check-in: what it did to every metric on every cluster, and what came of the scenarios."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from reports.charts import ratio_chart
+from reports.judged import Judged
+from reports.material import CheckInView, ClusterView, Material
+from reports.metrics import MeasuredMetric
+from reports.pages import Page
+from reports.pages.findings import FindingView
+
+OutcomeCount = dict[str, Any]
+
+
+def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[Page]:
+    listed = [
+        {
+            "checkin": checkin,
+            "findings": [finding for finding in findings if finding.checkin == checkin],
+            "sessions": sum(measured_in(session.builds, checkin.revision) for session in _done(material)),
+        }
+        for checkin in material.check_ins
+    ]
+    yield Page("revisions/index.html", "revisions.html.j2", "revisions/index.html", {"rows": listed})
+    for checkin in material.revisions:
+        content = {
+            "checkin": checkin,
+            "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
+            "findings": [finding for finding in findings if finding.checkin == checkin],
+            "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
+            "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],
+        }
+        yield Page(checkin.path, "revision.html.j2", "revisions/index.html", content)
+
+
+def measured_in(builds: list[dict[str, Any]], revision: str) -> bool:
+    return any(build["revision"] == revision for build in builds)
+
+
+def count_outcomes(rows: list[Any]) -> list[OutcomeCount]:
+    """Outcomes counted by scenario, parameters, outcome, fault and reason; whatever was measured first."""
+    counted = Counter(
+        (row.scenario, row.version, tuple(sorted(row.params.items())), row.outcome, row.fault or "", row.reason or "")
+        for row in rows
+    )
+    keys = ("scenario", "version", "params", "outcome", "fault", "reason")
+    return [{**dict(zip(keys, key, strict=True)), "count": count} for key, count in sorted(counted.items())]
+
+
+def _done(material: Material) -> list[Any]:
+    return [session for session in material.sessions if session.id in material.answered]
+
+
+def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> dict[str, Any]:
+    metrics = [metric for metric in material.metrics if material.figure(metric, view.name, checkin.revision)]
+    rows = [_row(material, checkin, view, metric) for metric in metrics]
+    bars = tuple(
+        bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title))
+    )
+    title = f"Revision {checkin.short} ÷ its parent on {view.donor}"
+    described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
+    key = f"rev-{view.name}-{checkin.revision[:12]}"
+    return {
+        "view": view,
+        "rows": rows,
+        "headline": _headline([row["judged"] for row in rows if row["judged"]]),
+        "chart": ratio_chart(key, bars, None, title, described) if bars else None,
+        "outcomes": count_outcomes(
+            [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
+        ),
+        "fidelity": material.fidelity_of(view.name),
+    }
+
+
+def _row(material: Material, checkin: CheckInView, view: ClusterView, metric: MeasuredMetric) -> dict[str, Any]:
+    parent = checkin.parent_revision
+    return {
+        "metric": metric,
+        "figure": material.figure(metric, view.name, checkin.revision),
+        "parent_figure": material.figure(metric, view.name, parent) if parent else None,
+        "judged": material.judged_at(metric, view.name, checkin.revision),
+    }
+
+
+def _headline(judged: list[Judged]) -> str:
+    if not judged:
+        return "Nothing is judged here yet."
+    verdicts = [item.verdict for item in judged]
+    told = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))]
+    return f"Against its parent, of {len(judged)} metrics: {', '.join(told)}."

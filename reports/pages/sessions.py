@@ -1,0 +1,82 @@
+"""A page per session: its plan, the order in which builds ran, its locks and facts, its bundle and every sample."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from farm.results.tables import Bundle, Session
+from reports.material import Material, plain
+from reports.metrics import MeasuredMetric
+from reports.pages import Page
+from reports.pages.revisions import count_outcomes
+
+
+def session_pages(material: Material, bundle_files: dict[str, list[str]]) -> Iterator[Page]:
+    """`bundle_files`: session → the names of its bundle's files as they stand in the site."""
+    rows = [{"session": session, "cluster": material.clusters[session.cluster]} for session in reversed(material.sessions)]
+    yield Page("sessions/index.html", "sessions.html.j2", "sessions/index.html", {"rows": rows})
+    for session in material.sessions:
+        content = _content(material, session, bundle_files.get(session.id, []))
+        yield Page(material.session_path(session.id), "session.html.j2", "sessions/index.html", content)
+
+
+def _content(material: Material, session: Session, files: list[str]) -> dict[str, Any]:
+    bundle = material.answered.get(session.id)
+    samples = material.samples[material.samples["session"] == session.id]
+    plan = session.plan or {}
+    return {
+        "session": session,
+        "cluster": material.clusters[session.cluster],
+        "subject": material.revision(session.revision),
+        "builds": [
+            {"checkin": material.revision(build["revision"]), "roles": ", ".join(build["roles"])}
+            for build in session.builds
+        ],
+        "scenarios": plan.get("scenarios", []),
+        "seed": plan.get("seed"),
+        "deadline_s": plan.get("deadline_s"),
+        "harness": plan.get("harness"),
+        "order": _order(material, samples),
+        "locks": _locks(material, bundle),
+        "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
+        "load": _facts(bundle, "load"),
+        "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
+        "bundle": bundle,
+        "rejected": [item for item in material.bundles if item.session == session.id and not item.accepted],
+        "files": [{"name": name, "path": f"data/bundles/{session.id}/{name}"} for name in files],
+        "samples": [_sample(material, row) for row in samples.to_dict("records")],
+    }
+
+
+def _order(material: Material, samples: Any) -> list[dict[str, Any]]:
+    """Per block, the builds in the order in which they were deployed."""
+    seen = samples[["block", "order", "revision"]].drop_duplicates().sort_values(["block", "order"])
+    return [
+        {"block": block, "checkins": [material.revision(revision) for revision in group["revision"].drop_duplicates()]}
+        for block, group in seen.groupby("block")
+    ]
+
+
+def _locks(material: Material, bundle: Bundle | None) -> list[dict[str, Any]]:
+    builds = (bundle.manifest or {}).get("builds", []) if bundle else []
+    return [
+        {
+            "checkin": material.revision(build["revision"]),
+            "lock": build["lock"],
+            "code": build["code"],
+            "settings": json.dumps(build["settings"], indent=1, sort_keys=True),
+        }
+        for build in builds
+        if material.revision(build["revision"])
+    ]
+
+
+def _facts(bundle: Bundle | None, part: str) -> dict[str, Any]:
+    found = (bundle.facts or {}).get(part, {}) if bundle else {}
+    return dict(sorted(found.items()))
+
+
+def _sample(material: Material, row: dict[str, Any]) -> dict[str, Any]:
+    metric = MeasuredMetric.of({**row, "params": json.loads(row["params"])})
+    hosts = ", ".join(f"{role} {host}" for role, host in sorted(json.loads(row["hosts"]).items()))
+    return {**row, "metric": metric, "checkin": material.revision(row["revision"]), "hosts": hosts}

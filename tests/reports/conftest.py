@@ -1,0 +1,392 @@
+"""A synthetic farm: two clusters, four check-ins, three sessions of 1, 2 and 2 blocks, written through the real tables."""
+
+import dataclasses
+import datetime
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session as Transaction
+
+from farm.inventory import Cluster, load_inventory
+from farm.results import tables
+from farm.results.database import open_database, transact
+from farm.results.writing import write_analysis
+from farm.settings import CHECKOUT, CampaignSettings, FarmFile, RepositorySettings, Settings
+from reports import publish
+from scenarios.crossing import digest_of, revision_of
+
+START = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
+SUBJECTS = (
+    "Deploy Swift as released",
+    "Pack all drivers into the guests' initramfs",
+    "<script>alert('x')</script> & <img src=x onerror=alert(1)> ${7*7} {{ 7*7 }} \u202e$\\frac{",
+    "Write through the hosts' cache",
+)
+BLOCKS = (1, 2, 2)
+SECRET = "kept-from-everybody"
+PUBLIC = {"tenant": "local", "account": "local", "visibility": "public"}
+PRIVATE = {"tenant": "local", "account": SECRET, "visibility": "private"}
+# scenario, params, metric, unit, level, relative spread, higher is better
+METRICS: tuple[tuple[str, dict[str, str], str, str, float, float], ...] = (
+    ("boot", {}, "vmm_ms", "ms", 180, 0.05),
+    ("boot", {}, "answer_ms", "ms", 2470, 0.05),
+    ("boot", {}, "qemu_cpu_s", "s", 2.4, 0.03),
+    ("cow_start", {"method": "overlay"}, "create_ms", "ms", 15, 0.2),
+    ("cow_start", {"method": "overlay"}, "first_write_us", "us", 310, 0.06),
+    ("cow_start", {"method": "reflink"}, "first_write_us", "us", 280, 0.06),
+    ("cow_start", {"method": "copy"}, "create_ms", "ms", 669, 0.1),
+    ("chunked_upload", {"shape": "single"}, "goodput_mib_s", "MiB/s", 101, 0.15),
+    ("chunked_upload", {"shape": "segments"}, "goodput_mib_s", "MiB/s", 96, 0.15),
+    ("chunked_upload", {"shape": "segments"}, "speedup", "ratio", 0.95, 0.1),
+    ("live_migration", {}, "total_ms", "ms", 878, 0.1),
+    ("live_migration", {}, "blackout_ms", "ms", 337, 0.2),
+)
+
+
+def revision_at(number: int) -> str:
+    return revision_of({"example": commit_at(number)})
+
+
+def commit_at(number: int) -> str:
+    return digest_of(["commit", number])[:40]
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticFarm:
+    """A farm with results; `publish()` writes its site and returns the folder."""
+
+    engine: Engine
+    settings: Settings
+    inventory: dict[str, Cluster]
+
+    def publish(self, now: datetime.datetime = START) -> Path:
+        return publish(self.engine, self.settings, self.inventory, now)
+
+    def add(self, *rows: Any) -> None:
+        transact(self.engine, lambda transaction: transaction.add_all(rows))
+
+    def see_check_ins(self) -> None:
+        self.add(*(_check_in(number, subject) for number, subject in enumerate(SUBJECTS)))
+
+    def queue(self, cluster: str, ordinal: int, state: str = "queued") -> str:
+        row = _session(cluster, ordinal, state)
+        self.add(row)
+        return row.id
+
+    def measure(self, cluster: str, ordinal: int) -> str:
+        """One finished session with its bundle on disk, samples (one void) and outcomes (one failed migration)."""
+        row = _session(cluster, ordinal, "done")
+        files = _write_bundle(self.settings, row.id)
+        self.add(row)
+        self.add(_bundle(row, files, cluster))
+        transact(self.engine, lambda transaction: _measure(transaction, row, cluster, ordinal))
+        return row.id
+
+    def judge(self) -> None:
+        """Put down the verdicts that these samples call for."""
+        comparisons = [*_against_parents(), *_against_clusters()]
+        findings = [_finding(cluster, visibility=PUBLIC) for cluster in ("acorn", "birch")]
+        made_at = START + datetime.timedelta(days=1)
+        write_analysis(self.engine, version=1, cause="synthetic", made_at=made_at, comparisons=comparisons, findings=findings)
+
+    def finish_campaign(self) -> None:
+        self.see_check_ins()
+        for ordinal in range(len(BLOCKS)):
+            for cluster in ("acorn", "birch"):
+                self.measure(cluster, ordinal)
+        self.judge()
+
+
+@pytest.fixture
+def make_farm(tmp_path: Path) -> Callable[[str], SyntheticFarm]:
+    """Empty farms by name; the inventory is a copy of the house's own, so that tests may change it."""
+
+    def make(name: str = "farm") -> SyntheticFarm:
+        home = tmp_path / name
+        home.mkdir()
+        shutil.copytree(CHECKOUT / "inventory", home / "inventory")
+        file = FarmFile(
+            inventory=home / "inventory",
+            repository=(RepositorySettings("example", "https://git.example/deployment"),),
+            campaign=CampaignSettings(blocks=BLOCKS),
+        )
+        settings = Settings(home, None, file)
+        return SyntheticFarm(open_database(settings.database_url), settings, load_inventory(file.inventory))
+
+    return make
+
+
+@pytest.fixture
+def farm(make_farm: Callable[[str], SyntheticFarm]) -> SyntheticFarm:
+    return make_farm("farm")
+
+
+@pytest.fixture(scope="module")
+def judged_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of a finished campaign, written once for the tests that only read it."""
+    home = tmp_path_factory.mktemp("judged")
+    settings = Settings(home, None, FarmFile())
+    made = SyntheticFarm(open_database(settings.database_url), settings, load_inventory(CHECKOUT / "inventory"))
+    made.finish_campaign()
+    return made.publish()
+
+
+def _check_in(number: int, subject: str) -> tables.CheckIn:
+    return tables.CheckIn(
+        **PUBLIC,
+        repository="example",
+        number=number,
+        revision=revision_at(number),
+        commit=commit_at(number),
+        parent_revision=revision_at(number - 1) if number else None,
+        subject_line=subject,
+        author="A Developer <dev@example.org>",
+        committed_at=START - datetime.timedelta(days=10 - number),
+        seen_at=START - datetime.timedelta(hours=1),
+    )
+
+
+def _session(cluster: str, ordinal: int, state: str) -> tables.Session:
+    began = START + datetime.timedelta(hours=2 * ordinal, minutes=30 * (cluster == "birch"))
+    builds = [
+        {
+            "revision": revision_at(number),
+            "label": subject,
+            "roles": ["window", "canary"] if number == 0 else ["window"],
+            "repository": f"/{SECRET}/a/path/of/the/machine",
+            "commit": commit_at(number),
+        }
+        for number, subject in enumerate(SUBJECTS)
+    ]
+    return tables.Session(
+        **PUBLIC,
+        id=f"{cluster}{ordinal}",
+        key=digest_of([cluster, ordinal]),
+        purpose="history",
+        campaign="history-example",
+        ordinal=ordinal,
+        repository="example",
+        revision=revision_at(len(SUBJECTS) - 1),
+        cluster=cluster,
+        blocks=BLOCKS[ordinal],
+        rounds=1,
+        builds=builds,
+        priority=0,
+        state=state,
+        attempt=1 if state != "queued" else 0,
+        plan={"scenarios": [{"name": "boot", "version": 1, "params": {}}], "seed": 42, "deadline_s": 1500, "harness": "h" * 64},
+        plan_digest=digest_of(["plan", cluster, ordinal]),
+        created_at=START,
+        started_at=began if state != "queued" else None,
+        finished_at=began + datetime.timedelta(minutes=20) if state == "done" else None,
+    )
+
+
+def _write_bundle(settings: Settings, session: str) -> dict[str, str]:
+    folder = settings.bundles_dir / f"{session}-1"
+    (folder / "logs").mkdir(parents=True)
+    contents = {
+        "manifest.json": json.dumps({"session": session}),
+        "manifest.json.sig": "-----BEGIN SSH SIGNATURE-----\n",
+        "samples.jsonl": "{}\n",
+        "facts.json": "{}",
+        "logs/farm.html": "<b>a log that would be a page</b>",
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    return {name: digest_of(content) for name, content in contents.items()}
+
+
+def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tables.Bundle:
+    qemu = {"acorn": "7.2.17", "birch": "10.0.2"}[cluster]
+    builds = [
+        {"revision": build["revision"], "lock": "l" * 64, "code": "c" * 64, "settings": {"guest": {"vcpus": 1}}}
+        for build in session.builds
+    ]
+    return tables.Bundle(
+        **PUBLIC,
+        sha256=digest_of(["bundle", session.id]),
+        session=session.id,
+        attempt=1,
+        accepted=True,
+        manifest={"builds": builds, "files": files},
+        facts={
+            "declared": {"qemu": qemu, "kernel": "6.1.0", "cpu": "Synthetic <b>CPU</b>"},
+            "hosts": {"h1": {"memory_mib": 24000}, "h2": {"memory_mib": 24000}},
+            "clock_bounds_s": {"h1": 0.00002, "h2": 0.00003},
+            "guest_images": {},
+            "fidelity": {"concluded": "emulated", "evidence": ["no /dev/kvm: QEMU ran its own TCG"]},
+            "load": {"before": 0.2},
+        },
+        fidelity="emulated",
+        received_at=session.finished_at,
+    )
+
+
+def factor(number: int, cluster: str, scenario: str, metric: str) -> float:
+    """What check-ins 1 and 3 and the cluster do to a metric."""
+    slow = 1.6 if number >= 1 and scenario == "boot" and metric != "vmm_ms" else 1.0
+    slow *= 2.9 if number >= 3 and metric == "first_write_us" else 1.0
+    return slow * (1.15 if cluster == "birch" and metric != "speedup" else 1.0)
+
+
+def _measure(transaction: Transaction, session: tables.Session, cluster: str, ordinal: int) -> None:
+    rng = np.random.default_rng([ordinal, cluster == "birch"])
+    for scenario, params, metric, unit, level, spread in METRICS:
+        series = _series(transaction, cluster, scenario, params, metric, unit)
+        for block in range(BLOCKS[ordinal]):
+            for order, number in enumerate(rng.permutation(len(SUBJECTS))):
+                value = level * factor(int(number), cluster, scenario, metric) * float(np.exp(rng.normal(0, spread)))
+                void = scenario == "live_migration" and cluster == "acorn" and (ordinal, block, number) == (1, 0, 2)
+                transaction.add(_sample(session, series, block, order, int(number), value, void))
+    for number in range(len(SUBJECTS)):
+        failed = cluster == "acorn" and (ordinal, number) == (2, 3)
+        transaction.add(_outcome(session, number, failed))
+
+
+def _series(
+    transaction: Transaction, cluster: str, scenario: str, params: dict[str, str], metric: str, unit: str
+) -> int:
+    key = digest_of([cluster, scenario, params, metric])
+    found = transaction.query(tables.Series).filter_by(key=key).one_or_none()
+    if found is None:
+        found = tables.Series(
+            **PUBLIC,
+            key=key,
+            stack="example",
+            cluster=cluster,
+            scenario=scenario,
+            version=1,
+            metric=metric,
+            unit=unit,
+            params=params,
+            placement="one host",
+            guest="g" * 64,
+            canary=revision_at(0),
+            epoch="e" * 64,
+        )
+        transaction.add(found)
+        transaction.flush()
+    return found.id
+
+
+def _sample(
+    session: tables.Session, series: int, block: int, order: int, number: int, value: float, void: bool
+) -> tables.SampleRow:
+    assert session.started_at is not None
+    return tables.SampleRow(
+        **PUBLIC,
+        session=session.id,
+        series=series,
+        block=block,
+        round=0,
+        attempt=1,
+        order=order,
+        revision=revision_at(number),
+        value=value,
+        hosts={"source": "h1"},
+        warm_up=False,
+        valid=not void,
+        void_reason="=the guest ran on two hosts <b>" if void else None,
+        taken_at=session.started_at + datetime.timedelta(minutes=block),
+    )
+
+
+def _outcome(session: tables.Session, number: int, failed: bool) -> tables.OutcomeRow:
+    return tables.OutcomeRow(
+        **PUBLIC,
+        session=session.id,
+        cluster=session.cluster,
+        revision=revision_at(number),
+        scenario="live_migration",
+        version=1,
+        params={},
+        block=0,
+        round=0,
+        outcome="failed" if failed else "measured",
+        fault="hypervisor" if failed else None,
+        reason="the guest's memory did not verify after the migration" if failed else None,
+        evidence=[],
+    )
+
+
+def _against_parents() -> list[tables.ComparisonRow]:
+    rows = []
+    for cluster in ("acorn", "birch"):
+        for number in range(1, len(SUBJECTS)):
+            for entry in METRICS:
+                ratio = factor(number, cluster, entry[0], entry[2]) / factor(number - 1, cluster, entry[0], entry[2])
+                verdict = "different" if ratio != 1 else "no difference beyond δ" if entry[5] < 0.06 else "inconclusive"
+                rows.append(
+                    comparison(cluster, number, entry, ratio=ratio, verdict=verdict, other_revision=revision_at(number - 1))
+                )
+    return rows
+
+
+def _against_clusters() -> list[tables.ComparisonRow]:
+    rows = []
+    for number in range(len(SUBJECTS)):
+        for entry in METRICS:
+            ratio = factor(number, "acorn", entry[0], entry[2]) / factor(number, "birch", entry[0], entry[2])
+            verdict = "different" if ratio != 1 and entry[5] < 0.1 else "inconclusive"
+            verdict = "not judged" if entry[0] == "live_migration" else verdict
+            rows.append(
+                comparison("acorn", number, entry, ratio=ratio, verdict=verdict, between="clusters", other_cluster="birch", replication="session", n=3)
+            )
+    return rows
+
+
+def comparison(
+    cluster: str, number: int, entry: tuple[str, dict[str, str], str, str, float, float], **changed: Any
+) -> tables.ComparisonRow:
+    scenario, params, metric, unit, _, spread = entry
+    ratio = changed["ratio"]
+    row: dict[str, Any] = {
+        **PUBLIC,
+        "between": "revisions",
+        "cluster": cluster,
+        "repository": "example",
+        "revision": revision_at(number),
+        "scenario": scenario,
+        "version": 1,
+        "metric": metric,
+        "unit": unit,
+        "params": params,
+        "low": ratio * (1 - spread),
+        "high": ratio * (1 + spread),
+        "n": 5,
+        "replication": "block",
+        "sessions": 3,
+        "p_value": 0.0001,
+        "p_adjusted": 0.001,
+        "delta": 0.1,
+        "fidelity": "emulated",
+    }
+    return tables.ComparisonRow(**{**row, **changed})
+
+
+def _finding(cluster: str, visibility: dict[str, str]) -> tables.Finding:
+    changed = [
+        {"scenario": "boot", "version": 1, "metric": metric, "unit": unit, "params": {}, "ratio": ratio,
+         "low": ratio - 0.05, "high": ratio + 0.06, "n": 5, "replication": "block", "direction": "slower"}
+        for metric, unit, ratio in (("answer_ms", "ms", 1.6), ("qemu_cpu_s", "s", 1.58))
+    ]  # fmt: skip
+    return tables.Finding(
+        **visibility,
+        key=digest_of(["finding", cluster, visibility["account"]]),
+        kind="product",
+        state="confirmed",
+        cluster=cluster,
+        repository="example",
+        revision=revision_at(1),
+        last_good=revision_at(0),
+        direction="slower",
+        metrics=changed,
+        found_at=START + datetime.timedelta(hours=7),
+    )

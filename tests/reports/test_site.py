@@ -1,0 +1,1 @@
+def test_x(judged_site): print(judged_site)
