@@ -2,8 +2,8 @@
 
 Whatever the host does to a whole block (load, temperature, a neighbour) multiplies all its values alike and
 cancels in the difference child − parent of that block. With five blocks a pair alone has only four degrees
-of freedom for its scatter, so the other revisions of the same blocks lend theirs: they count as much as the
-pair's own and never more, and the variance is never taken below the pair's own. So a campaign of many
+of freedom for its scatter, so the other revisions of the same blocks lend theirs: they count for at most
+`LENT` times as many as the pair's own, and the variance is never taken below the pair's own. So a campaign of many
 revisions gains power, and one revision that scatters three times as much as the others accuses nobody.
 
 The canary needs no subtraction here: (child − canary) − (parent − canary) is child − parent within a block.
@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from farm.analysis.rules import AGREEMENT, SESSIONS_NEEDED, Estimate
+from farm.analysis.rules import AGREEMENT, LENT, SESSIONS_NEEDED, Estimate
 from farm.analysis.student import two_sided_p
 
 
@@ -135,7 +135,7 @@ def _estimate(table: BlockTable, steps: NDArray[np.float64]) -> Estimate:
     own_squares, own_freedom = float(np.sum((steps - effect) ** 2)) / 2, n - 1
     rest_freedom = freedom - own_freedom
     rest = max(0.0, squares - own_squares) / rest_freedom if rest_freedom else 0.0
-    lent = min(rest_freedom, own_freedom)
+    lent = min(float(rest_freedom), LENT * own_freedom)
     variance = max(own_squares / own_freedom, (own_squares + lent * rest) / (own_freedom + lent))
     se = float(np.sqrt(2 * variance / n))
     return Estimate(effect, se, own_freedom + lent, n, two_sided_p(effect, se, own_freedom + lent))

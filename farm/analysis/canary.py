@@ -18,30 +18,32 @@ _SIDE = 2  # sessions that a level needs on each side of a step
 
 @dataclass(frozen=True)
 class Step:
-    """The strongest step: `index` is the first session of the new level; `estimate.p_value` counts all places."""
+    """`index` is the first session of the new level; `p_value` is the estimate's, times the places tried."""
 
     index: int
     estimate: Estimate
+    p_value: float
 
 
 def strongest_step(values: Sequence[float]) -> Step | None:
     """Where a series of session values (logarithms, in time order) most likely changes its level.
 
-    The p value is multiplied by the number of places that were tried (Bonferroni). None below four sessions.
+    The p value is corrected for the number of places tried (Bonferroni). None below four sessions.
     """
-    places = range(_SIDE, len(values) - _SIDE + 1)
     if len(values) < CANARY_SESSIONS_NEEDED:
         return None
-    steps = [Step(index, _split(np.asarray(values, dtype=float), index, len(places))) for index in places]
-    return min(steps, key=lambda step: (step.estimate.p_value or 0.0, step.index))
+    places = range(_SIDE, len(values) - _SIDE + 1)
+    series = np.asarray(values, dtype=float)
+    steps = [_step(series[:index], series[index:], len(places)) for index in places]
+    return min(steps, key=lambda step: (step.p_value, step.index))
 
 
-def _split(values: NDArray[np.float64], index: int, places: int) -> Estimate:
-    """Student's two-sample t of the values from `index` on against those before."""
-    before, after = values[:index], values[index:]
-    freedom = len(values) - 2
+def _step(before: NDArray[np.float64], after: NDArray[np.float64], places: int) -> Step:
+    """Student's two-sample t, the scatter pooled over both sides."""
+    freedom = len(before) + len(after) - 2
     squares = float(np.sum((before - before.mean()) ** 2) + np.sum((after - after.mean()) ** 2))
     se = float(np.sqrt(squares / freedom * (1 / len(before) + 1 / len(after))))
     effect = float(after.mean() - before.mean())
-    p_value = min(1.0, places * two_sided_p(effect, se, freedom))
-    return Estimate(effect, se, float(freedom), min(len(before), len(after)), p_value)
+    p_value = two_sided_p(effect, se, freedom)
+    estimate = Estimate(effect, se, freedom, min(len(before), len(after)), p_value)
+    return Step(len(before), estimate, min(1.0, places * p_value))

@@ -34,9 +34,8 @@ def welch(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
     if n < 2:
         return Estimate(effect, None, None, n, None)
     a, b = (float(np.var(values, ddof=1)) / len(values) for values in (ours, theirs))
-    if a + b == 0.0:
-        freedom = float(n - 1)
-    else:
-        freedom = (a + b) ** 2 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
     se = math.sqrt(a + b)
+    freedom = float(n - 1)
+    if se > 0.0:
+        freedom = se**4 / (a**2 / (len(ours) - 1) + b**2 / (len(theirs) - 1))
     return Estimate(effect, se, freedom, n, two_sided_p(effect, se, freedom))

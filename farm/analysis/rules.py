@@ -20,6 +20,7 @@ EQUIVALENCE_LEVEL = 0.90  # of the interval that must lie within δ: two one-sid
 FAMILY_ALPHA = 0.01  # P(any false "different") over all judged comparisons of one campaign
 CLUSTER_FAMILY_ALPHA = 0.05  # the same, over all judged metrics of one build on two clusters
 WATCH_ALPHA = 0.05  # the same, while a campaign is still being measured: private, may go away again
+LENT = 1.5  # degrees of freedom that other revisions lend to a pair, as a multiple of its own
 AGREEMENT = 0.5  # share of the whole effect that a session, and the raw series, must show by themselves
 
 

@@ -1,0 +1,126 @@
+"""Clusters compared: the same build in sessions that are matched in time, raw values, the session as the unit."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import pandas as pd
+
+from farm.analysis.clusters import session_values, welch
+from farm.analysis.multiplicity import holm
+from farm.analysis.rules import CLUSTER_FAMILY_ALPHA, CLUSTER_SESSIONS_NEEDED, Verdict, verdict_of
+from farm.comparisons import MeasuredCampaign, comparison_row
+from farm.frames import Declared, SeriesKey, lowest_fidelity, series_tables, split
+from farm.results.tables import ComparisonRow
+from scenarios.contract import Metric
+
+Slot = tuple[str, int]  # campaign and ordinal: sessions of one slot run side by side on all clusters
+
+
+@dataclass(frozen=True)
+class _Level:
+    """One build in one series on one cluster: the logarithm of each session's value."""
+
+    metric: Metric
+    fidelity: str
+    values: Mapping[Slot, float]
+
+
+@dataclass(frozen=True)
+class _Match:
+    """One build in one series on two clusters, in the sessions that both have.
+
+    `settled` is False while sessions of theirs are still to come.
+    """
+
+    series: SeriesKey
+    revision: str
+    ours: _Level
+    theirs: _Level
+    slots: tuple[Slot, ...]
+    settled: bool
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be judged. Different fidelities never are."""
+        enough = len(self.slots) >= CLUSTER_SESSIONS_NEEDED
+        return self.settled and enough and self.ours.metric.judged and self.ours.fidelity == self.theirs.fidelity
+
+
+def compare_clusters(
+    samples: pd.DataFrame, campaigns: Sequence[MeasuredCampaign], declared: Declared
+) -> list[ComparisonRow]:
+    """Each two clusters, build by build: ratios are `cluster` ÷ `other_cluster`.
+
+    Sessions of complete campaigns are judged once there are enough of them; before that all sessions
+    are shown together, not judged. The judged metrics of one build on two clusters are one family.
+    """
+    rows: list[ComparisonRow] = []
+    for (repository,), frame in split(samples, "repository").items():
+        ours = [campaign for campaign in campaigns if campaign.repository == repository]
+        levels = {name: _levels(part, declared) for (name,), part in split(frame, "cluster").items()}
+        for one, other in combinations(levels, 2):
+            complete = _complete(ours, one) & _complete(ours, other)
+            matches = list(_matches(levels[one], levels[other], complete))
+            for revision in dict.fromkeys(match.revision for match in matches):
+                family = [match for match in matches if match.revision == revision]
+                columns = {"cluster": one, "other_cluster": other, "repository": repository, **ours[0].owner}
+                rows += _judge(family, columns)
+    return rows
+
+
+def _complete(campaigns: Iterable[MeasuredCampaign], cluster: str) -> set[str]:
+    return {campaign.name for campaign in campaigns if campaign.cluster == cluster and campaign.complete}
+
+
+def _levels(frame: pd.DataFrame, declared: Declared) -> dict[tuple[SeriesKey, str], _Level]:
+    places = frame[["session", "campaign", "ordinal"]].drop_duplicates()
+    slots = {session: (campaign, ordinal) for session, campaign, ordinal in places.itertuples(index=False)}
+    levels = {}
+    for series in series_tables(frame, declared):
+        for revision in series.table.revisions:
+            values = {slots[name]: value for name, value in session_values(series.table, revision).items()}
+            levels[series.key, revision] = _Level(series.metric, series.fidelity, values)
+    return levels
+
+
+def _matches(
+    ours: Mapping[tuple[SeriesKey, str], _Level], theirs: Mapping[tuple[SeriesKey, str], _Level], complete: set[str]
+) -> Iterator[_Match]:
+    for key in ours:
+        if key not in theirs:
+            continue
+        slots = sorted(ours[key].values.keys() & theirs[key].values.keys())
+        done = [slot for slot in slots if slot[0] in complete]
+        settled = len(done) >= CLUSTER_SESSIONS_NEEDED
+        if slots:
+            yield _Match(*key, ours[key], theirs[key], tuple(done if settled else slots), settled)
+
+
+def _judge(family: Sequence[_Match], columns: Mapping[str, str]) -> Iterator[ComparisonRow]:
+    estimates = [
+        welch([match.ours.values[slot] for slot in match.slots], [match.theirs.values[slot] for slot in match.slots])
+        for match in family
+    ]
+    ready = [i for i, match in enumerate(family) if match.ready]
+    p_values = [p for i in ready if (p := estimates[i].p_value) is not None]
+    adjusted = dict(zip(ready, holm(p_values), strict=True))
+    for i, (match, estimate) in enumerate(zip(family, estimates, strict=True)):
+        metric = match.ours.metric
+        verdict: Verdict = "not judged"
+        if i in adjusted:
+            verdict = verdict_of(estimate, adjusted[i], metric.delta, CLUSTER_FAMILY_ALPHA)
+        yield comparison_row(
+            match.series,
+            metric,
+            estimate,
+            between="clusters",
+            revision=match.revision,
+            other_revision=None,
+            replication="session",
+            sessions=estimate.n,
+            p_adjusted=adjusted.get(i),
+            verdict=verdict,
+            fidelity=lowest_fidelity([match.ours.fidelity, match.theirs.fidelity]),
+            **columns,
+        )

@@ -1,0 +1,62 @@
+"""Samples, as `farm.results.queries.samples` gives them, arranged into series and block tables."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from farm.analysis.blocks import BlockTable, Measured, block_table
+from scenarios.contract import Metric
+
+Declared = Mapping[tuple[str, str], Metric]  # by scenario and metric
+
+_FIDELITIES = ("hardware", "emulated", "simulated", "contract")  # best first
+
+
+class SeriesKey(NamedTuple):
+    """What must be equal for values to be compared. `params` is canonical JSON.
+
+    The guest image is not in it: a check-in that changes the guest is judged for what that does.
+    """
+
+    scenario: str
+    version: int
+    metric: str
+    unit: str
+    params: str
+    placement: str
+
+
+class SeriesTable(NamedTuple):
+    """One series of a frame. `fidelity` is the lowest that any of its sessions reached."""
+
+    key: SeriesKey
+    metric: Metric
+    fidelity: str
+    table: BlockTable
+
+
+def split(frame: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], pd.DataFrame]:
+    """The frame by the values of some columns, in their order."""
+    return {tuple(key): part for key, part in frame.groupby(list(columns), sort=True)}
+
+
+def series_tables(frame: pd.DataFrame, declared: Declared) -> Iterator[SeriesTable]:
+    """The frame by series. Warm-ups are left out, and metrics that no scenario declares any more."""
+    measured = frame[~frame["warm_up"].astype(bool)]
+    for values, part in split(measured, *SeriesKey._fields).items():
+        key = SeriesKey(*values)
+        metric = declared.get((key.scenario, key.metric))
+        if metric is not None:
+            yield SeriesTable(key, metric, lowest_fidelity(part["fidelity"].unique()), block_table(_measured(part)))
+
+
+def lowest_fidelity(names: Iterable[str]) -> str:
+    """Fidelities are never mixed upwards: a figure is worth what its weakest part is."""
+    return max(names, key=_FIDELITIES.index)
+
+
+def _measured(frame: pd.DataFrame) -> Iterator[Measured]:
+    columns = ("session", "block", "round", "revision", "value", "valid")
+    for row in zip(*(frame[name].tolist() for name in columns), strict=True):
+        yield Measured(*row)

@@ -1,0 +1,112 @@
+"""The judgement's shell: everything is read, judged anew by pure functions, and written as one analysis."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import pandas as pd
+from sqlalchemy import Engine
+
+from farm.analysis.rules import ANALYSIS_VERSION
+from farm.cluster_comparisons import compare_clusters
+from farm.comparisons import campaigns_of, compare_revisions, owner_of
+from farm.findings import environment_findings, product_findings
+from farm.frames import Declared
+from farm.inventory import Cluster
+from farm.results import queries
+from farm.results.queries import EVERYTHING
+from farm.results.tables import CheckIn, ComparisonRow, Finding, OutcomeRow, Session
+from farm.results.writing import write_analysis
+from farm.settings import Settings
+from scenarios.crossing import digest_of
+from scenarios.registry import SCENARIOS
+
+
+def declared_metrics() -> Declared:
+    """What the scenarios declare, by scenario and metric."""
+    return {(scenario.name, metric.name): metric for scenario in SCENARIOS.values() for metric in scenario.metrics}
+
+
+def judge(
+    engine: Engine,
+    settings: Settings,
+    inventory: Mapping[str, Cluster],
+    now: datetime.datetime,
+    declared: Declared | None = None,
+) -> bool:
+    """Judge all that clusters of the inventory brought; returns whether a new analysis was written.
+
+    Nothing is done when neither the evidence nor the rules changed since the newest analysis. `declared` are
+    the metrics to judge, by default those of the scenarios.
+    """
+    metrics = declared_metrics() if declared is None else declared
+    bundles = queries.cause_digest(engine)  # first of all: what comes in meanwhile makes another analysis
+    sessions = [row for row in queries.sessions(engine, EVERYTHING) if row.cluster in inventory]
+    cause = _cause(bundles, sessions, metrics)
+    newest = queries.newest_analysis(engine)
+    if newest is not None and (newest.version, newest.cause) == (ANALYSIS_VERSION, cause):
+        return False
+    comparisons, findings = _judge_all(engine, sessions, metrics, now)
+    write_analysis(
+        engine, version=ANALYSIS_VERSION, cause=cause, made_at=now, comparisons=comparisons, findings=findings
+    )
+    return True
+
+
+def _cause(bundles: str, sessions: Sequence[Session], declared: Declared) -> str:
+    """Digest of all that decides: what came in, what is still to come, and what counts."""
+    states = [(row.id, row.state) for row in sessions]
+    metrics = [(scenario, asdict(metric)) for (scenario, _), metric in sorted(declared.items())]
+    return digest_of({"bundles": bundles, "sessions": states, "metrics": metrics})
+
+
+def _judge_all(
+    engine: Engine, sessions: Sequence[Session], declared: Declared, now: datetime.datetime
+) -> tuple[list[ComparisonRow], list[Finding]]:
+    """Owner by owner: what is private or somebody else's never mixes with the rest."""
+    check_ins = queries.check_ins(engine, EVERYTHING)
+    samples = queries.samples(engine, EVERYTHING)
+    outcomes = queries.outcomes(engine, EVERYTHING)
+    facts = _declared_facts(engine)
+    owners: dict[tuple[str, ...], list[Session]] = {}
+    for session in sessions:
+        owners.setdefault(tuple(owner_of(session).values()), []).append(session)
+    comparisons: list[ComparisonRow] = []
+    findings: list[Finding] = []
+    for its in owners.values():
+        names = {session.id for session in its}
+        frame = samples[samples["session"].isin(names)]
+        rows = [row for row in outcomes if row.session in names]
+        found = _judge_owner(frame, rows, its, check_ins, facts, declared, now)
+        comparisons += found[0]
+        findings += found[1]
+    return comparisons, findings
+
+
+def _judge_owner(
+    samples: pd.DataFrame,
+    outcomes: Sequence[OutcomeRow],
+    sessions: Sequence[Session],
+    check_ins: Sequence[CheckIn],
+    facts: Mapping[str, Mapping[str, str]],
+    declared: Declared,
+    now: datetime.datetime,
+) -> tuple[list[ComparisonRow], list[Finding]]:
+    campaigns = campaigns_of(sessions, check_ins)
+    compared = compare_revisions(samples, campaigns, declared)
+    comparisons = [one.row() for one in compared] + compare_clusters(samples, campaigns, declared)
+    findings = product_findings(compared, outcomes, campaigns, check_ins, now)
+    findings += environment_findings(samples, _in_time(samples, sessions), facts, declared, now)
+    return comparisons, findings
+
+
+def _in_time(samples: pd.DataFrame, sessions: Sequence[Session]) -> list[Session]:
+    """The sessions that brought samples, in the order in which they measured."""
+    first = samples.groupby("session")["taken_at"].min()
+    return sorted((row for row in sessions if row.id in first.index), key=lambda row: (first[row.id], row.id))
+
+
+def _declared_facts(engine: Engine) -> dict[str, Mapping[str, str]]:
+    """Per session the facts that open an epoch."""
+    accepted = [row for row in queries.bundles(engine, EVERYTHING) if row.accepted]
+    return {row.session: (row.facts or {}).get("declared", {}) for row in accepted if row.session is not None}
