@@ -1,0 +1,199 @@
+"""A check-in's files, from a repository that may be hostile: git fetches and lists, nothing of it runs.
+
+No hook, filter, submodule or configuration of the repository takes part: blobs are written as they are stored.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios.contract import Failed
+
+FETCH_TIMEOUT_S = 300.0
+READ_TIMEOUT_S = 60.0
+TREE_LIMIT_MIB = 128
+TREE_LIMIT_FILES = 50_000
+
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_FILE, _PROGRAM, _LINK, _SUBMODULE = "100644", "100755", "120000", "160000"
+
+# Read by our git and by the git that serves a local repository; the latter may belong to another user
+_CONFIG = """[safe]
+\tdirectory = *
+[protocol "ext"]
+\tallow = never
+[core]
+\thooksPath = /dev/null
+\tfsmonitor = false
+[gc]
+\tauto = 0
+[fetch]
+\trecurseSubmodules = false
+"""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    mode: str
+    blob: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Our bare copy of a watched repository, in `folder`."""
+
+    url: str
+    folder: Path
+
+    def bring(self, commit: str) -> None:
+        """Make sure that `commit` is here.
+
+        Raises Failed: farm if the repository does not answer, stack if it has no such commit.
+        """
+        if not _COMMIT.fullmatch(commit):
+            raise Failed("stack", f"{commit[:80]!r} is not a full commit id")
+        if not (self.folder / "HEAD").exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder.parent / "gitconfig").write_text(_CONFIG)
+            self._git("init", "--quiet", "--bare", "--template=", ".", timeout_s=READ_TIMEOUT_S)
+        if self._has(commit):
+            return
+        self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+        if not self._has(commit):
+            # not on a branch any more: many servers still give it when asked by name
+            self._git("fetch", "--quiet", "--no-tags", "--", self.url, commit, timeout_s=FETCH_TIMEOUT_S, check=False)
+        if not self._has(commit):
+            raise Failed("stack", f"{self.url} has no commit {commit}")
+
+    def tree_of(self, commit: str) -> str:
+        """The id of the commit's tree: the same for equal contents."""
+        return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
+
+    def extract(self, commit: str, target: Path) -> None:
+        """Write the commit's files into the empty folder `target`.
+
+        Raises Failed (stack) for what we do not take: paths or links that leave the tree, submodules, too much.
+        """
+        entries = self._entries(commit)
+        contents = self._blobs([entry.blob for entry in entries])
+        for entry, content in zip(entries, contents, strict=True):
+            if entry.mode != _LINK:
+                _write_file(target / entry.path, content, 0o755 if entry.mode == _PROGRAM else 0o644)
+        # links last, so that no file is ever written through one
+        links = [
+            (entry.path, os.fsdecode(content))
+            for entry, content in zip(entries, contents, strict=True)
+            if entry.mode == _LINK
+        ]
+        for path, destination in links:
+            _write_link(target, path, destination)
+        for path, _ in links:  # when all are there: where one leads can depend on another
+            _check_link(target, path)
+
+    def _entries(self, commit: str) -> list[_Entry]:
+        entries, size = [], 0
+        for line in self._read("ls-tree", "-r", "-z", "-l", "--full-tree", commit).split(b"\0")[:-1]:
+            head, _, raw_path = line.partition(b"\t")
+            mode, _, blob, length = head.decode().split()
+            path = os.fsdecode(raw_path)
+            if mode == _SUBMODULE:
+                raise Failed("stack", f"{path!r} is a submodule: put its files into the repository, or pin a package")
+            if path.startswith("/") or not all(part not in ("", ".", "..", ".git") for part in path.split("/")):
+                raise Failed("stack", f"{path!r} leaves the repository")
+            entries.append(_Entry(mode, blob, path))
+            size += int(length)
+        if len(entries) > TREE_LIMIT_FILES or size > TREE_LIMIT_MIB << 20:
+            raise Failed("stack", f"the repository holds {len(entries)} files and {size >> 20} MiB, which is too much")
+        return entries
+
+    def _blobs(self, blobs: Sequence[str]) -> list[bytes]:
+        listing = self._read("cat-file", "--batch", given="".join(f"{blob}\n" for blob in blobs).encode())
+        contents, at = [], 0
+        for _ in blobs:
+            end = listing.index(b"\n", at)
+            size = int(listing[at:end].split()[2])
+            contents.append(listing[end + 1 : end + 1 + size])
+            at = end + 1 + size + 1
+        return contents
+
+    def _fetch(self, *refs: str) -> None:
+        answer = self._git(
+            "fetch", "--quiet", "--no-tags", "--", self.url, *refs, timeout_s=FETCH_TIMEOUT_S, check=False
+        )
+        if answer.returncode:
+            raise Failed("farm", f"{self.url} cannot be fetched: {_last_line(answer.stderr)}")
+
+    def _has(self, commit: str) -> bool:
+        return self._git("cat-file", "-e", f"{commit}^{{tree}}", timeout_s=READ_TIMEOUT_S, check=False).returncode == 0
+
+    def _read(self, *arguments: str, given: bytes = b"") -> bytes:
+        return self._git(*arguments, timeout_s=READ_TIMEOUT_S, given=given).stdout
+
+    def _git(
+        self, *arguments: str, timeout_s: float, check: bool = True, given: bytes = b""
+    ) -> subprocess.CompletedProcess[bytes]:
+        environment = {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "HOME": os.environ.get("HOME", "/root"),  # ssh keys of the worker, for ssh:// repositories
+            "LC_ALL": "C",
+            "GIT_DIR": str(self.folder),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": str(self.folder.parent / "gitconfig"),
+            "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+            "GIT_NO_REPLACE_OBJECTS": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20",
+        }
+        try:
+            answer = subprocess.run(
+                ["git", *arguments],
+                cwd=self.folder,
+                env=environment,
+                input=given,
+                capture_output=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed("farm", f"git {arguments[0]} of {self.url} took more than {timeout_s:.0f} s") from None
+        if check and answer.returncode:
+            raise Failed("farm", f"git {arguments[0]} of {self.url} failed: {_last_line(answer.stderr)}")
+        return answer
+
+
+def _write_file(path: Path, content: bytes, mode: int) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise Failed("stack", f"{path.name!r} cannot be written: {error.strerror}") from None
+
+
+def _write_link(root: Path, path: str, target: str) -> None:
+    link = root / path
+    try:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.parent.resolve() != root.resolve() / Path(path).parent:
+            raise Failed("stack", f"the link {path!r} lies behind another link")
+        link.symlink_to(target)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise Failed("stack", f"the link {path!r} cannot be made: {error}") from None
+
+
+def _check_link(root: Path, path: str) -> None:
+    try:
+        inside = (root / path).resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # a loop of links
+        inside = False
+    if not inside:
+        raise Failed("stack", f"the link {path!r} leads out of the repository")
+
+
+def _last_line(raw: bytes) -> str:
+    lines = raw.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else "git says nothing"

@@ -1,0 +1,196 @@
+"""Brings OpenStack Swift up at a revision, behind walls, on the cluster's disks; and takes all of it down again.
+
+One proxy, account, container and object server (each with the recipe's number of workers) and memcached. No auditor,
+updater or replicator runs: they would measure themselves.
+"""
+
+import collections
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from scenarios.contract import Failed
+from scenarios.recipe import SwiftSettings
+from workers import sandbox
+from workers.builds import Build
+from workers.hosts.base import Storage
+from workers.stacks import swift_conf
+from workers.stacks.swift_rings import PORTS
+
+READY_TIMEOUT_S = 60.0
+LOG_LINES = 1000  # of each server, the last ones
+
+_SERVERS = ("proxy", "account", "container", "object")
+_HERE = Path(__file__).resolve().parent
+_PROGRAMS = {"/farm/supervisor.py": _HERE.parent / "supervisor.py", "/farm/swift_rings.py": _HERE / "swift_rings.py"}
+_JOB = "/etc/farm/job.json"
+_PYTHON = "/usr/bin/python3"
+_MEMORY_MIB = 4096  # address space of one server, most of it never touched
+# eventlet's pool of threads for disk access, and a little
+_THREADS_PER_WORKER = 24
+
+
+class Deployment:
+    """A Swift that is up. Leaving the `with` undeploys it."""
+
+    def __init__(self, settings: SwiftSettings, place: swift_conf.Place, disks: int) -> None:
+        self.address = place.address
+        self.port = swift_conf.PROXY_PORT
+        self.user = f"{swift_conf.ACCOUNT}:{swift_conf.USER}"
+        self.password = place.password
+        self.settings = settings
+        self.replicas = settings.replicas
+        self.disks = disks
+        self._sandbox: sandbox.Sandbox | None = None
+        self._logs: dict[str, collections.deque[str]] = {}
+        self._changed = threading.Condition()
+        self._ready = False
+        self._ended: dict[str, int] = {}
+
+    def __enter__(self) -> "Deployment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undeploy()
+
+    @property
+    def mounts(self) -> Mapping[str, Path]:
+        """Disk's name (`d1` …) → where the worker sees its file system."""
+        return {Path(inside).name: path for inside, path in self._running().mounts.items()}
+
+    def server_cpu_s(self) -> float:
+        """CPU seconds of all its processes so far, read from outside."""
+        return self._running().cpu_s()
+
+    def logs(self) -> dict[str, str]:
+        """What each server said last, as text; also after `undeploy`."""
+        with self._changed:
+            return {name: "\n".join(lines) for name, lines in self._logs.items()}
+
+    def undeploy(self) -> None:
+        """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm)."""
+        if self._sandbox is not None:
+            self._sandbox.end()
+            self._sandbox = None
+
+    def start(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
+        """Run it behind `walls` until it is ready. Raises Failed: stack when it does not get ready."""
+        command = [_PYTHON, "-I", "/farm/supervisor.py", _JOB]
+        self._sandbox = sandbox.start(walls, command, lease=lease, run_dir=run_dir, on_line=self._take)
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.undeploy()
+            raise
+
+    def _running(self) -> sandbox.Sandbox:
+        if self._sandbox is None:
+            raise Failed("farm", "the object store is not deployed any more")
+        return self._sandbox
+
+    def _wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        with self._changed:
+            while not self._ready and not self._ended:
+                if not self._running().alive():
+                    raise Failed("stack", f"swift ended while starting: {self._last_words('sandbox')}")
+                if time.monotonic() > deadline:
+                    raise Failed("stack", f"swift is not ready after {READY_TIMEOUT_S:.0f} s: {self._last_words()}")
+                self._changed.wait(0.2)
+            for name, status in self._ended.items():
+                where = "swift's rings" if name == "prepare" else f"swift's {name} server"
+                raise Failed("stack", f"{where} ended with {status}: {self._last_words(name)}")
+
+    def _last_words(self, *names: str) -> str:
+        lines = [line for name in names or tuple(self._logs) for line in list(self._logs.get(name, ()))[-3:]]
+        return " | ".join(lines)[-600:] or "nothing was said"
+
+    def _take(self, line: bytes) -> None:
+        """One line of the supervisor's; whatever else comes is kept as the sandbox's own words."""
+        try:
+            message = json.loads(line)
+            known = isinstance(message, dict)
+        except (ValueError, RecursionError):
+            known = False
+        with self._changed:
+            if not known:
+                self._keep("sandbox", line.decode("utf-8", "replace"))
+            elif "line" in message:
+                self._keep(str(message.get("from")), str(message["line"]))
+            elif "ended" in message:
+                self._ended[str(message["ended"])] = int(str(message.get("status", -1)).lstrip("-") or 0)
+            elif message.get("ready") is True:
+                self._ready = True
+            self._changed.notify_all()
+
+    def _keep(self, name: str, line: str) -> None:
+        source = name if name in (*_SERVERS, "prepare", "memcached") else "sandbox"
+        text = "".join(letter for letter in line if letter.isprintable() or letter == "\t")
+        self._logs.setdefault(source, collections.deque(maxlen=LOG_LINES)).append(text)
+
+
+def deploy(build: Build, storage: Storage, *, lease: str, run_dir: Path, software: Path) -> Deployment:
+    """Bring `build` up on empty disks; ready for clients when this returns.
+
+    `lease` is the session's mark, `run_dir` a new folder of the session, `software` the folder of unpacked packages.
+    Raises Failed: stack when the revision does not come up, farm when its surroundings cannot be made.
+    """
+    settings = build.recipe.swift
+    if settings.replicas > len(storage.disks):
+        raise Failed(
+            "stack", f"stack.toml: swift.replicas = {settings.replicas}, the cluster has {len(storage.disks)} disks"
+        )
+    place = swift_conf.Place(storage.address, secrets.token_hex(16))
+    run_dir.mkdir(parents=True, mode=0o700)
+    deployment = Deployment(settings, place, len(storage.disks))
+    deployment.start(_walls(build, storage, place, software), lease=lease, run_dir=run_dir)
+    return deployment
+
+
+def _walls(build: Build, storage: Storage, place: swift_conf.Place, software: Path) -> sandbox.Walls:
+    settings = build.recipe.swift
+    components = {f"/code/{name}": folder for name, folder in build.code.items()}
+    path = [*(inside for inside in components if inside != "/code/swift"), "/code/swift", "/code/libraries"]
+    texts = swift_conf.configuration(settings, place) | {_JOB: json.dumps(_job(settings, place, len(storage.disks)))}
+    return sandbox.Walls(
+        network_namespace=storage.network_namespace,
+        folders={
+            **components,
+            **_PROGRAMS,
+            "/code/libraries": build.environment,
+            "/memcached": software / "memcached" / "root" / "usr",
+        },
+        texts=texts,
+        disks={f"{swift_conf.DEVICES}/d{number}": image for number, image in enumerate(storage.disks, 1)},
+        writable=(swift_conf.SWIFT_DIR, swift_conf.CACHE_DIR, "/run", "/var/lock", "/dev/shm"),
+        environment={"PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
+        processes=64 + len(_SERVERS) * (settings.workers + 1) * _THREADS_PER_WORKER,
+        memory_mib=_MEMORY_MIB,
+    )
+
+
+def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[str, object]:
+    rings = ["/farm/swift_rings.py", swift_conf.SWIFT_DIR, str(settings.part_power), str(settings.replicas), str(disks)]
+    memcached = ["/memcached/bin/memcached", "-l", "127.0.0.1", "-p", str(swift_conf.MEMCACHED_PORT), "-m", "64"]
+    services = {
+        # by this interpreter: the programs' first lines name the one that unpacked them
+        kind: [
+            _PYTHON,
+            "-W",
+            "ignore",
+            f"/code/swift/bin/swift-{kind}-server",
+            f"{swift_conf.SWIFT_DIR}/{kind}-server.conf",
+            "-v",
+        ]
+        for kind in _SERVERS
+    }
+    backends = {kind: ["127.0.0.1", port, "/healthcheck"] for kind, port in PORTS.items()}
+    return {
+        "prepare": [[_PYTHON, "-W", "ignore", *rings]],
+        "services": {"memcached": memcached, **services},
+        "ready": {**backends, "proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]},
+    }

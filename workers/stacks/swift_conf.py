@@ -1,0 +1,129 @@
+"""Swift's configuration files for one deployment, from the recipe's settings: text in, text out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scenarios.contract import Failed
+from scenarios.recipe import SwiftSettings
+from workers.stacks.swift_rings import PORTS
+
+SWIFT_DIR, DEVICES, CACHE_DIR = "/etc/swift", "/srv/node", "/var/cache/swift"
+PROXY_PORT, MEMCACHED_PORT = 8080, 11211
+ACCOUNT, USER = "farm", "uploader"
+# Part of every object's place on the disks; constant, so that a name's place depends on the name alone
+HASH_PREFIX, HASH_SUFFIX = "farm", "farm"
+
+_PIPELINE_BEFORE = (
+    "catch_errors",
+    "gatekeeper",
+    "healthcheck",
+    "proxy-logging",
+    "cache",
+    "listing_formats",
+    "tempauth",
+)
+_PIPELINE_AFTER = ("copy", "slo", "dlo", "proxy-logging", "proxy-server")
+# What decides where a server listens, as whom it runs, and what it is: the farm's, not a recipe's
+_OWN_KEYS = {
+    "use", "bind_ip", "bind_port", "user", "workers", "swift_dir", "devices", "mount_check", "recon_cache_path",
+    "cert_file", "key_file", "memcache_servers", "pipeline", "log_level", "log_facility", "log_address",
+    "log_udp_host", "log_udp_port", "log_custom_handlers", "lock_path", "keep_idle", "here",
+}  # fmt: skip
+
+Setting = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a deployment listens, and the password of its only user."""
+
+    address: str
+    password: str
+
+
+def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
+    """Path inside the walls → text. Raises Failed (stack) for settings that a recipe may not make."""
+    servers: dict[str, Mapping[str, Setting]] = {
+        "account": settings.account,
+        "container": settings.container,
+        "object": settings.object,
+    }
+    texts = {
+        f"{SWIFT_DIR}/{kind}-server.conf": _storage_server(kind, settings, _checked(f"swift.{kind}", own))
+        for kind, own in servers.items()
+    }
+    texts[f"{SWIFT_DIR}/proxy-server.conf"] = _proxy_server(settings, place)
+    texts[f"{SWIFT_DIR}/swift.conf"] = _sections(
+        {
+            "swift-hash": {"swift_hash_path_prefix": HASH_PREFIX, "swift_hash_path_suffix": HASH_SUFFIX},
+            "storage-policy:0": {"name": "default", "default": True},
+        }
+    )
+    return texts
+
+
+def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Setting]) -> str:
+    return _sections(
+        {
+            "DEFAULT": {
+                **_common(settings),
+                "bind_ip": "127.0.0.1",
+                "bind_port": PORTS[kind],
+                "devices": DEVICES,
+                "mount_check": True,
+                "recon_cache_path": CACHE_DIR,
+            },
+            "pipeline:main": {"pipeline": f"healthcheck {kind}-server"},
+            "filter:healthcheck": {"use": "egg:swift#healthcheck"},
+            f"app:{kind}-server": {"use": f"egg:swift#{kind}", **own},
+        }
+    )
+
+
+def _proxy_server(settings: SwiftSettings, place: Place) -> str:
+    own = _checked("swift.proxy", settings.proxy)
+    filters = {item.name: item for item in settings.filters}
+    taken = sorted(filters.keys() & {*_PIPELINE_BEFORE, *_PIPELINE_AFTER, "memcache", "versioned_writes"})
+    if taken or len(filters) < len(settings.filters):
+        raise Failed("stack", f"stack.toml: swift.filters: the name {(taken or sorted(filters))[0]!r} is taken already")
+    sections: dict[str, Mapping[str, Setting]] = {
+        "DEFAULT": {**_common(settings), "bind_ip": place.address, "bind_port": PROXY_PORT},
+        "pipeline:main": {"pipeline": " ".join((*_PIPELINE_BEFORE, *filters, *_PIPELINE_AFTER))},
+        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **own},
+        "filter:tempauth": {
+            "use": "egg:swift#tempauth",
+            f"user_{ACCOUNT}_{USER}": f"{place.password} .admin",
+            "storage_url_scheme": "http",
+        },
+        "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": f"127.0.0.1:{MEMCACHED_PORT}"},
+        "filter:proxy-logging": {"use": "egg:swift#proxy_logging"},
+    }
+    for name in ("catch_errors", "gatekeeper", "healthcheck", "listing_formats", "copy", "slo", "dlo"):
+        sections[f"filter:{name}"] = {"use": f"egg:swift#{name}"}
+    for name, item in filters.items():
+        settings_of = _checked(f"swift.filters: {name}", item.settings)
+        sections[f"filter:{name}"] = {"paste.filter_factory": item.factory, **settings_of}
+    return _sections(sections)
+
+
+def _common(settings: SwiftSettings) -> dict[str, Setting]:
+    return {"workers": settings.workers, "user": "stack", "swift_dir": SWIFT_DIR, "log_level": "WARNING"}
+
+
+def _checked(where: str, own: Mapping[str, Setting]) -> Mapping[str, Setting]:
+    for key, value in own.items():
+        if key in _OWN_KEYS:
+            raise Failed("stack", f"stack.toml: {where}.{key} is the farm's to set")
+        if not str(value).isprintable():
+            raise Failed("stack", f"stack.toml: {where}.{key} has characters that are not printable")
+    return own
+
+
+def _sections(sections: Mapping[str, Mapping[str, Setting]]) -> str:
+    lines = []
+    for name, settings in sections.items():
+        lines.append(f"[{name}]")
+        lines += [
+            f"{key} = {str(value).lower() if isinstance(value, bool) else value}" for key, value in settings.items()
+        ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,91 @@
+"""Process 1 of a sandbox: prepares, starts the services, passes on what they say, ends when the worker does.
+
+Runs inside the walls by itself (`python3 supervisor.py job.json`), so it imports nothing of ours. Its job:
+
+    {"prepare": [[argument, …], …], "services": {name: [argument, …]}, "ready": {name: [host, port, path]}}
+
+It prints one JSON object a line: {"from": name, "line": text} · {"ended": name, "status": number} · {"ready": true}.
+When a service ends, the others stay, so that everything can still be looked at.
+"""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+LINE_BYTES = 4096
+POLL_S = 0.03
+
+_print_lock = threading.Lock()
+
+
+def say(**message: object) -> None:
+    with _print_lock:
+        sys.stdout.write(json.dumps(message) + "\n")
+        sys.stdout.flush()
+
+
+def forward(name: str, process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdout is not None
+    while line := process.stdout.readline(LINE_BYTES):
+        say(**{"from": name, "line": line.decode("utf-8", "replace").rstrip()})
+
+
+def launch(name: str, arguments: list[str]) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    threading.Thread(target=forward, args=(name, process), daemon=True).start()
+    return process
+
+
+def reap(names: dict[int, str]) -> None:
+    """Wait for every child, adopted orphans too, and tell of services that end."""
+    while True:
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:
+            return
+        if pid in names:
+            say(ended=names[pid], status=os.waitstatus_to_exitcode(status))
+
+
+def answers(host: str, port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def wait_ready(checks: dict[str, list[object]]) -> None:
+    for host, port, path in checks.values():
+        while not answers(str(host), int(str(port)), str(path)):
+            time.sleep(POLL_S)
+    say(ready=True)
+
+
+def main(job_file: str) -> None:
+    job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+    for arguments in job["prepare"]:
+        process = launch("prepare", arguments)
+        if status := process.wait():
+            time.sleep(0.1)  # its last lines are on their way
+            say(ended="prepare", status=status)
+            return
+    services = {name: launch(name, arguments) for name, arguments in job["services"].items()}
+    names = {process.pid: name for name, process in services.items()}
+    threading.Thread(target=reap, args=(names,), daemon=True).start()
+    threading.Thread(target=wait_ready, args=(job["ready"],), daemon=True).start()
+    sys.stdin.read()  # until the worker closes it, or dies
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
