@@ -105,9 +105,7 @@ class AgentLink:
         except concurrent.futures.TimeoutError:
             with self._lock:
                 self._waiting.pop(number, None)
-            raise CallTimedOut(
-                f"agent on {self.name}: no answer to {operation} within {timeout_s:g} s"
-            ) from None
+            raise CallTimedOut(f"agent on {self.name}: no answer to {operation} within {timeout_s:g} s") from None
         except concurrent.futures.CancelledError:
             raise self._death(operation) from None
         if "error" in reply:
@@ -119,9 +117,7 @@ class AgentLink:
         done = self.call("basics.run", timeout_s=timeout_s + _CLOSE_S, argv=list(argv), limit_s=timeout_s)
         if done["code"] != 0:
             words = done["stderr"].strip() or done["stdout"].strip()
-            raise OperationFailed(
-                f"{' '.join(argv)} on {self.name} ended with {done['code']}: {words[-400:]}"
-            )
+            raise OperationFailed(f"{' '.join(argv)} on {self.name} ended with {done['code']}: {words[-400:]}")
         return str(done["stdout"])
 
     def send_file(self, source: Path, target: Path, *, timeout_s: float, mode: int = 0o644) -> None:
@@ -205,9 +201,7 @@ class AgentLink:
 
     def _death(self, operation: str) -> LinkDead:
         words = "; ".join(self._last_words)
-        return LinkDead(
-            f"agent on {self.name} is gone, asked for {operation}" + (f": {words}" if words else "")
-        )
+        return LinkDead(f"agent on {self.name} is gone, asked for {operation}" + (f": {words}" if words else ""))
 
 
 def _sha256(path: Path) -> str:
@@ -233,9 +227,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         json.dumps(result)  # here, so that a result that is no JSON is the operation's error
     except ScenarioError as error:
         fault = error.fault if isinstance(error, Failed) else ""
-        kind = next(
-            k.__name__ for k in (Failed, Unsupported, WorkNotProven, ScenarioError) if isinstance(error, k)
-        )
+        kind = next(k.__name__ for k in (Failed, Unsupported, WorkNotProven, ScenarioError) if isinstance(error, k))
         return {"id": request["id"], "error": {"kind": kind, "fault": fault, "message": str(error)}}
     except Exception as error:  # noqa: BLE001  an agent answers whatever happens
         return {

@@ -8,6 +8,7 @@ in folders `sessions/<session>`.
 import fcntl
 import os
 import re
+import time
 from pathlib import Path
 from typing import IO
 
@@ -16,6 +17,8 @@ from workers.processes import LEASE_VARIABLE
 
 _SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{7,63}")
 _PREFIX_LENGTH = 12
+_LOCK_TIMEOUT_S = 5.0
+_POLL_S = 0.05
 
 
 def guest_prefix(session: str) -> str:
@@ -43,10 +46,16 @@ class SessionMark:
         return {LEASE_VARIABLE: self.session}
 
     def __enter__(self) -> "SessionMark":
-        """Raises Failed (farm) while another process holds this session."""
-        self._lock = take_lock(self.folder)
-        if self._lock is None:
-            raise Failed("farm", f"session {self.session} is at work in another process")
+        """Raises Failed (farm) while another process holds this session.
+
+        A sweep or a look at the lock may hold it for a moment: hence a short wait.
+        """
+        deadline = time.monotonic() + _LOCK_TIMEOUT_S
+        while (lock := take_lock(self.folder)) is None:
+            if time.monotonic() > deadline:
+                raise Failed("farm", f"session {self.session} is at work in another process")
+            time.sleep(_POLL_S)
+        self._lock = lock
         return self
 
     def __exit__(self, *_: object) -> None:

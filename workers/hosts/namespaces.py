@@ -127,10 +127,9 @@ class LocalCluster:
                 links.configure(switch, links.bridge_commands(f"{_OBSERVER_ADDRESS}/24"))
             storage = self._ensure_holder("storage")
             self._wire_storage(switch, storage)
-            with ThreadPoolExecutor(len(self._planned.hosts)) as pool:
-                hosts = list(
-                    pool.map(self._ensure_host, range(len(self._planned.hosts)), [switch] * len(self._planned.hosts))
-                )
+            indexes = range(len(self._planned.hosts))
+            with ThreadPoolExecutor(len(indexes)) as pool:
+                hosts = list(pool.map(lambda index: self._ensure_host(index, switch), indexes))
         return ClusterHosts(
             name=self._planned.name,
             folder=self.folder,
@@ -157,7 +156,7 @@ class LocalCluster:
             foreign = [f"{thing} on {host}" for host in self._host_names() for thing in self._foreign(host)]
             if foreign:
                 raise Failed("donor", f"cluster {self._planned.name} stays up, not ours: {', '.join(foreign)}")
-            self._end(lambda: self._processes())
+            self._end(self._processes)
             self._wait_for_loops(self.folder)
 
     def status(self) -> list[HostStatus]:

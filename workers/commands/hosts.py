@@ -1,0 +1,33 @@
+"""`python -m workers hosts up|down|status`: a local cluster's hosts."""
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from workers.commands import add_cluster_arguments, cluster_of, home_of
+from workers.hosts.namespaces import LocalCluster
+
+
+def add_parser(subparsers: Any) -> None:
+    parser = subparsers.add_parser("hosts", help="bring a local cluster's hosts up or down, or say what is there")
+    parser.add_argument("action", choices=("up", "down", "status"))
+    add_cluster_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`status` ends with 0 when all hosts answer, else 1."""
+    cluster = LocalCluster(home_of(arguments), cluster_of(arguments))
+    if arguments.action == "up":
+        cluster.up()
+    if arguments.action == "down":
+        cluster.down()
+    hosts = cluster.status()
+    if arguments.json:
+        print(json.dumps({"hosts": [asdict(host) for host in hosts]}))
+    else:
+        for host in hosts:
+            state = "down" if host.pid is None else "up" if host.answers else "up, but its libvirtd does not answer"
+            print(f"{host.name}: {state}" + (f", guests: {', '.join(host.guests)}" if host.guests else ""))
+    return int(arguments.action == "status" and not all(host.answers for host in hosts))

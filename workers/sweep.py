@@ -1,0 +1,163 @@
+"""The sweep: nothing of an ended session stays on a cluster, and nothing of anybody else is touched.
+
+Swept are the session's own mark and the marks of sessions that have ended (nobody holds their lock), on the
+hosts of the lease. Guests are asked for from libvirt and then looked for as processes, so that a libvirtd that
+does not answer keeps nothing alive. Its hang is told, as a fault of the donor.
+"""
+
+import contextlib
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import libvirt
+
+from scenarios.contract import Failed
+from workers import leftovers
+from workers.deadline import within
+from workers.hosts.base import ClusterHosts, Host
+from workers.marks import guest_prefix, known_sessions, live_sessions, take_lock
+
+_LIBVIRT_TIMEOUT_S = 10.0
+_CLEAR_TIMEOUT_S = 60.0
+_GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
+_NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked for
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep found and cleared; `failures` is what it could not, and whose fault that is."""
+
+    sessions: tuple[str, ...] = ()  # ended ones
+    guests: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    failures: tuple[Failed, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether there was nothing to clear and nothing went wrong."""
+        return not (self.guests or self.processes or self.mounts or self.loops or self.folders or self.failures)
+
+
+def sweep(cluster: ClusterHosts, *, own: str | None = None, hosts: Collection[str] | None = None) -> Swept:
+    """Clear the marks of ended sessions, and of `own`, from the hosts of the lease (default: all).
+
+    What `own` keeps: its folder on the worker's machine, and its agents, which end with their links.
+    Its folders on hosts are removed and have to be made anew.
+    """
+    leased = [host for host in cluster.hosts if hosts is None or host.name in hosts]
+    with contextlib.ExitStack() as locks:
+        ended = [
+            session
+            for session in known_sessions(cluster.folder)
+            if session != own and _take(locks, cluster.folder / "sessions" / session) is not None
+        ]
+        with ThreadPoolExecutor(max(1, len(leased))) as pool:
+            parts = list(pool.map(lambda host: _sweep_host(host, ended, own), leased))
+        parts.append(_sweep_here(cluster, ended, own))
+    return _joined(ended, parts)
+
+
+def _take(locks: contextlib.ExitStack, folder: Path) -> IO[bytes] | None:
+    """The lock is held while its session is swept, so that the session cannot begin anew meanwhile."""
+    lock = take_lock(folder)
+    return locks.enter_context(lock) if lock is not None else None
+
+
+def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
+    sessions = [*ended, *([own] if own else [])]
+    if not sessions:
+        return Swept()
+    guests: tuple[str, ...] = ()
+    failures: list[Failed] = []
+    try:
+        guests = within(_LIBVIRT_TIMEOUT_S, f"libvirtd of host {host.name}", lambda: _remove_guests(host.uri, sessions))
+    except Failed as failure:
+        failures.append(failure)
+    except libvirt.libvirtError as error:
+        failures.append(Failed("donor", f"libvirtd of host {host.name}: {error}"))
+    try:
+        with host.agent(own or _NO_SESSION) as agent:
+            cleared = agent.call(
+                "leftovers.clear",
+                timeout_s=_CLEAR_TIMEOUT_S,
+                ended=list(ended),
+                own=own,
+                folders=[str(place / "sessions" / s) for place in (host.work_dir, host.shared_dir) for s in sessions],
+                keep_folders=[],
+                named_after_guests=[str(host.console_dir), _GUEST_LOGS],
+            )
+    except Failed as failure:
+        return Swept(guests=guests, failures=(*failures, failure))
+    return _summary(host.name, cleared, guests, failures)
+
+
+def _sweep_here(cluster: ClusterHosts, ended: Sequence[str], own: str | None) -> Swept:
+    """The worker's own machine: processes of sessions, and what they hold of the storage."""
+    if not ended and not own:
+        return Swept()
+    folder = cluster.folder / "sessions"
+    cleared = leftovers.clear(
+        ended=list(ended),
+        own=own,
+        folders=[str(folder / session) for session in ended],
+        keep_folders=[str(folder / own)] if own else [],
+        named_after_guests=[],
+    )
+    if not set(live_sessions(cluster.folder)) - {own, *ended}:
+        for disk in cluster.storage.disks:
+            cleared["loops"] += leftovers.detach_below(disk)
+    return _summary("the worker", cleared, (), [])
+
+
+def _summary(where: str, cleared: dict[str, Any], guests: tuple[str, ...], failures: Sequence[Failed]) -> Swept:
+    stuck = [Failed("donor", f"{where}: {item}") for item in cleared["stuck"]]
+    told = {
+        kind: tuple(f"{where}: {item}" for item in cleared[kind])
+        for kind in ("processes", "mounts", "loops", "folders")
+    }
+    return Swept(guests=tuple(f"{where}: {guest}" for guest in guests), failures=(*failures, *stuck), **told)
+
+
+def _joined(ended: Sequence[str], parts: Sequence[Swept]) -> Swept:
+    return Swept(
+        sessions=tuple(ended),
+        guests=tuple(item for part in parts for item in part.guests),
+        processes=tuple(item for part in parts for item in part.processes),
+        mounts=tuple(item for part in parts for item in part.mounts),
+        loops=tuple(item for part in parts for item in part.loops),
+        folders=tuple(item for part in parts for item in part.folders),
+        failures=tuple(item for part in parts for item in part.failures),
+    )
+
+
+def _remove_guests(uri: str, sessions: Sequence[str]) -> tuple[str, ...]:
+    """Destroy and undefine guests of these sessions; returns their names."""
+    prefixes = tuple(guest_prefix(session) for session in sessions)
+    libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
+    connection = libvirt.open(uri)
+    try:
+        found = [domain for domain in connection.listAllDomains() if domain.name().startswith(prefixes)]
+        for domain in found:
+            _remove_guest(domain)
+        return tuple(domain.name() for domain in found)
+    finally:
+        connection.close()
+
+
+def _remove_guest(domain: libvirt.virDomain) -> None:
+    persistent = domain.isPersistent()
+    with contextlib.suppress(libvirt.libvirtError):
+        domain.destroy()  # not running is fine
+    if persistent:
+        domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+        )
