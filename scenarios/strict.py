@@ -75,10 +75,10 @@ def _convert(data: object, shape: Any, source: str, where: str) -> object:
             where,
             f"is {data!r}, not one of {', '.join(map(repr, arguments))}{_nearest(data, arguments)}",
         )
-    if origin is tuple:
-        if not isinstance(data, list):
+    if origin in (tuple, list):
+        if not isinstance(data, list | tuple):
             raise _refuse(source, where, "must be a list")
-        return tuple(_convert(item, arguments[0], source, f"{where}[{i}]") for i, item in enumerate(data))
+        return origin(_convert(item, arguments[0], source, f"{where}[{i}]") for i, item in enumerate(data))
     if origin in (dict, Mapping) or shape in (dict, Mapping):
         return _to_mapping(data, arguments, source, where)
     return _to_plain(data, shape, source, where)

@@ -96,7 +96,7 @@ def read_samples(text: bytes) -> tuple[Sample, ...]:
     """One JSON object a line."""
     if text.count(b"\n") > MAX_SAMPLES:
         raise Rejected(f"too large: more than {MAX_SAMPLES} samples")
-    numbered = [(f"{SAMPLES}, line {number}", line) for number, line in enumerate(text.strip().split(b"\n"), start=1)]
+    numbered = [(f"{SAMPLES}, line {number}", line) for number, line in enumerate(text.splitlines(), start=1)]
     return tuple(_shaped(_load(line, source, MAX_SAMPLE_BYTES), Sample, source) for source, line in numbered)
 
 

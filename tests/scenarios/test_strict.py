@@ -1,6 +1,6 @@
 """Bad data is refused in one line that names the file, the key and the nearest right name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pytest
@@ -23,6 +23,7 @@ class Car:
     wheel: tuple[Wheel, ...] = ()
     weight_kg: float = 1.0
     note: str | None = None
+    owners: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.weight_kg <= 0:
@@ -38,6 +39,7 @@ class Car:
          "car.toml: wheel[0].tyre is 'sl1ck', not one of 'slick', 'winter' (did you mean 'slick'?)"),
         ('name = "x"\nwheel = [{}]', "car.toml: wheel[0].spokes is missing"),
         ("name = 3", "car.toml: name is 3, must be text"),
+        ('name = "x"\nowners = [3]', "car.toml: owners[0] is 3, must be text"),
         ('name = "x"\nwheel = [{spokes = true}]', "car.toml: wheel[0].spokes is True, must be a whole number"),
         ('name = "x"\nweight_kg = 0', "car.toml: weight_kg must be above 0"),
         ("name = ", "car.toml: not valid TOML: Invalid value (at end of document)"),
@@ -50,8 +52,8 @@ def test_bad_toml_is_refused_in_one_line(text: str, message: str) -> None:
 
 
 def test_good_data_becomes_the_dataclass() -> None:
-    car = parse_toml('name = "x"\nweight_kg = 2\n[[wheel]]\nspokes = 3', Car, source="car.toml")
-    assert car == Car("x", (Wheel(3),), 2.0)
+    car = parse_toml('name = "x"\nweight_kg = 2\nowners = ["a"]\n[[wheel]]\nspokes = 3', Car, source="car.toml")
+    assert car == Car("x", (Wheel(3),), 2.0, owners=["a"])
 
 
 @given(
