@@ -176,6 +176,7 @@ class ObjectStore(Protocol):
     """The deployed object store, and the payload that all uploads of the session use."""
 
     payload_mib: int
+    replicas: int  # on how many distinct disks the stack's settings put every stored object
 
     def upload_single(self, name: str) -> UploadReport: ...
 
