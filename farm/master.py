@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from buildbot.data.resultspec import Filter
-from buildbot.plugins import util, worker
+from buildbot.plugins import schedulers, util, worker
 from buildbot.util.service import BuildbotService
 from sqlalchemy import Engine
 from twisted.internet import defer
@@ -63,7 +63,8 @@ def build_config(settings: Settings, command: Sequence[str] = ()) -> dict[str, A
             )
             for name in inventory
         ],
-        "schedulers": [],
+        # Buildbot wants every builder to have a scheduler; nothing triggers this one
+        "schedulers": [schedulers.Triggerable("unused", builderNames=list(inventory))],
         "services": [FarmService(engine, settings, inventory)],
         "www": {
             "port": f"tcp:{buildbot_port}:interface={LOOPBACK}",
