@@ -39,7 +39,18 @@ def configure(pid: int, commands: Sequence[str]) -> None:
 
 
 def bridge_commands(address: str) -> list[str]:
-    return ["link set lo up", "link add br0 type bridge", f"address add {address} dev br0", "link set br0 up"]
+    """A bridge with this IPv4 address (and prefix).
+
+    Its hardware address is its own: else it takes that of one of its ports, which may be a guest's, and while
+    the guest migrates two hosts have the same and do not reach each other.
+    """
+    hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
+    return [
+        "link set lo up",
+        f"link add br0 address {hardware} type bridge",
+        f"address add {address} dev br0",
+        "link set br0 up",
+    ]
 
 
 def wire(switch_pid: int, port: str, node_pid: int, node_commands: Sequence[str]) -> None:
