@@ -8,11 +8,15 @@ from scenarios.crossing import PlannedCluster
 from scenarios.strict import BadData, parse_json
 
 
-def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--home` and `--cluster`, alike for all commands."""
+def add_home_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--home", type=Path, default=os.environ.get("FARM_HOME"), help="the farm's state (default: $FARM_HOME)"
     )
+
+
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--home` and `--cluster`, alike for all commands."""
+    add_home_argument(parser)
     parser.add_argument(
         "--cluster", required=True, metavar="JSON", help="the planned cluster: a JSON object, or a file that holds one"
     )

@@ -1,0 +1,333 @@
+"""One session, from the plan to the signed bundle. The way of the data, in the order it happens."""
+
+import contextlib
+import datetime
+import os
+import random
+import secrets
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from scenarios.contract import Failed, Guest, Host, ObjectStore, ScenarioError
+from scenarios.crossing import (
+    PROGRESS_MARK,
+    SCHEMA,
+    Facts,
+    Manifest,
+    Outcome,
+    Plan,
+    PlannedBuild,
+    Progress,
+    ResolvedBuild,
+    canonical_json,
+    digest_of,
+    harness_digest,
+    to_data,
+)
+from scenarios.registry import SCENARIOS
+from workers import builds, facts
+from workers.bundle import BundleWriter
+from workers.fencing import Fence
+from workers.hosts.namespaces import LocalCluster
+from workers.hypervisors.qemu import QemuCluster
+from workers.marks import SessionMark
+from workers.objectstores.payload import Payload
+from workers.objectstores.swift import SwiftStore
+from workers.sheet import Place, RoundSheet, verify_all
+from workers.stacks import swift
+from workers.sweep import sweep
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_FACTS_TIMEOUT_S = 60.0
+_ALIVE_TIMEOUT_S = 10.0
+_PREVIOUS_ATTEMPT_S = 90.0  # an earlier attempt that is being ended sweeps first
+
+
+def run_session(plan: Plan, home: Path, out: Path) -> None:
+    """Carry out `plan` and write the signed bundle to `out`.
+
+    Raises Failed (farm or donor) or fencing.LeaseLost when there can be no bundle; what goes wrong with one
+    revision or scenario is an outcome in the bundle instead.
+    """
+    harness = harness_digest(_CHECKOUT)
+    if plan.harness != harness:
+        raise Failed(
+            "farm", f"this worker's code ({harness[:12]}) is not what the plan was made for ({plan.harness[:12]})"
+        )
+    started = _now()
+    hosts = {resource.rpartition("/")[2] for resource in plan.lease.resources if resource.startswith("host:")}
+    local = LocalCluster(home, plan.cluster)
+    fence = Fence(local.folder)
+    with _deadline(plan.deadline_s), _mark(local.folder, plan.session) as mark:
+        fence.enter(plan.lease, _now())
+        cluster = local.up()
+        _sweep(cluster, plan.session, hosts)
+        bundle = BundleWriter(mark.folder / "bundle")
+        try:
+            with QemuCluster(cluster, home, plan.session) as hypervisors:
+                run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
+                run.measure()
+                bundle.add_facts(run.facts())
+        finally:
+            _sweep(cluster, plan.session, hosts)
+        manifest = Manifest(
+            schema=SCHEMA,
+            session=plan.session,
+            attempt=plan.attempt,
+            plan=digest_of(plan),
+            harness=harness,
+            cluster=plan.cluster.name,
+            started=started.isoformat(),
+            finished=_now().isoformat(),
+            fidelity=run.fidelity.concluded,
+            builds=tuple(run.resolved),
+            outcomes=tuple(run.outcomes),
+            files=bundle.digests(),
+        )
+        bundle.seal(manifest, home / "keys" / plan.cluster.name, out)
+
+
+@dataclass
+class _Run:
+    """The measuring part of a session."""
+
+    plan: Plan
+    home: Path
+    folder: Path
+    fence: Fence
+    hypervisors: QemuCluster
+    bundle: BundleWriter
+    resolved: list[ResolvedBuild] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    guest_images: dict[str, str] = field(default_factory=dict)
+    spent_s: dict[str, float] = field(default_factory=dict)
+    load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.payload = Payload(self.folder / "payload")
+        self.fidelity = facts.conclude_fidelity(["qemu"])
+
+    def measure(self) -> None:
+        """Blocks of (deploy ▸ rounds ▸ verify ▸ undeploy), every revision once in each, in random order."""
+        ready = {planned.revision: self._build(planned) for planned in self.plan.builds}
+        order = random.Random(self.plan.seed)
+        for block in range(self.plan.blocks):
+            turn = list(self.plan.builds)
+            order.shuffle(turn)
+            for position, planned in enumerate(turn):
+                self.fence.check(self.plan.lease)
+                self._measure_revision(planned, ready[planned.revision], block, position)
+
+    def facts(self) -> Facts:
+        """What the cluster was during the session."""
+        read = {
+            link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
+            for link in self.hypervisors.links
+        }
+        load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
+        load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
+        return Facts(
+            declared=facts.declared_facts(read),
+            hosts=read,
+            clock_bounds_s={link.name: link.clock_bound_s for link in self.hypervisors.links},
+            guest_images=self.guest_images,
+            fidelity=self.fidelity,
+            load=load,
+        )
+
+    def _build(self, planned: PlannedBuild) -> builds.Build | ScenarioError:
+        """The revision's build, or why it has none."""
+        self._tell(f"build {planned.label}")
+        with self._spending("build"):
+            try:
+                build = builds.resolve(planned, self.home)
+                self.guest_images[planned.revision] = self.hypervisors.guest_image_digest(build.recipe.guest)
+            except Failed as error:
+                if error.fault != "stack":
+                    raise  # nobody's revision is to blame: the session is tried again
+                self._log(f"{planned.label}: {error}")
+                return error
+        self.resolved.append(build.resolved)
+        return build
+
+    def _measure_revision(
+        self, planned: PlannedBuild, build: builds.Build | ScenarioError, block: int, position: int
+    ) -> None:
+        """Deploy afresh, ask every scenario, undeploy. Whatever fails is this revision's outcome in this block."""
+        if isinstance(build, ScenarioError):
+            self._fail_all(planned, build, block, position)
+            return
+        self._tell(f"block {block + 1}/{self.plan.blocks} · {planned.label} · deploy")
+        try:
+            with self._deployed(build, f"{block}-{position}") as deployment:
+                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk)
+                turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
+                store = SwiftStore(deployment, self.hypervisors.observer, self.payload)
+                for number in range(self.plan.rounds):
+                    place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
+                    self._measure_round(planned, turned, store, place)
+        except Failed as error:
+            if error.fault != "stack":
+                raise
+            self._fail_all(planned, error, block, position)
+
+    @contextlib.contextmanager
+    def _deployed(self, build: builds.Build, name: str) -> Iterator[swift.Deployment]:
+        """The revision's object store while it is up."""
+        with self._spending("deploy"):
+            deployment = swift.deploy(
+                build,
+                self.hypervisors.cluster.storage,
+                lease=self.plan.session,
+                run_dir=self.folder / f"deployment-{name}",
+                software=self.home / "cache" / "software",
+            )
+        try:
+            yield deployment
+        finally:
+            with self._spending("undeploy"):
+                deployment.undeploy()
+            for server, text in deployment.logs().items():
+                self.bundle.add_log(f"swift-{name}-{server}.log", text)
+
+    def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
+        sheets = []
+        with contextlib.ExitStack() as kept:
+            bench = _Bench(hosts, store, self.hypervisors, kept)
+            for scenario in self.plan.scenarios:
+                what = f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {scenario.name}"
+                self._tell(what)
+                sheet = RoundSheet(SCENARIOS[scenario.name], place)
+                with self._spending("measure"):
+                    self._ask(sheet, bench, scenario.params)
+                sheets.append(sheet)
+                self.done += 1
+            with self._spending("verify"):
+                verify_all(sheets)
+        for sheet in sheets:
+            self._keep(sheet)
+        self._require_hosts()
+
+    def _ask(self, sheet: RoundSheet, bench: "_Bench", params: dict[str, Any]) -> None:
+        try:
+            sheet.scenario.measure(bench, sheet, params)
+        except ScenarioError as error:
+            sheet.fail(error, {})
+        except Exception as error:  # noqa: BLE001  our bug must not take the other scenarios with it
+            self._log(traceback.format_exc())
+            sheet.fail(Failed("farm", f"the scenario broke: {error!r}"), {})
+
+    def _fail_all(self, planned: PlannedBuild, error: ScenarioError, block: int, position: int) -> None:
+        for number in range(self.plan.rounds):
+            place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
+            for scenario in self.plan.scenarios:
+                sheet = RoundSheet(SCENARIOS[scenario.name], place)
+                sheet.fail(error, {})
+                self._keep(sheet)
+                self.done += 1
+
+    def _keep(self, sheet: RoundSheet) -> None:
+        self.bundle.add_samples(sheet.samples())
+        self.outcomes += sheet.outcomes()
+        place = sheet.place
+        for outcome in sheet.outcomes():
+            told = [f"{place.block}-{place.order} {outcome.scenario} {outcome.params or ''}: {outcome.outcome}"]
+            told += [outcome.reason] if outcome.reason else []
+            self._log(" · ".join([*told, *outcome.evidence]))
+
+    def _require_hosts(self) -> None:
+        """A host that is gone ends the session: whatever came after would be its absence, not a figure."""
+        for link in self.hypervisors.links:
+            link.agent.call("basics.clock_ns", timeout_s=_ALIVE_TIMEOUT_S)
+
+    def _tell(self, what: str) -> None:
+        plan = self.plan
+        total = plan.blocks * plan.rounds * len(plan.builds) * len(plan.scenarios)
+        print(PROGRESS_MARK + canonical_json(to_data(Progress(self.done, total, what))), flush=True)
+
+    def _log(self, text: str) -> None:
+        self.bundle.add_log("session.log", f"{_now().isoformat()} {text}")
+
+    @contextlib.contextmanager
+    def _spending(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent_s[phase] = self.spent_s.get(phase, 0.0) + time.monotonic() - began
+
+
+@dataclass
+class _Bench:
+    """One deployed revision on the cluster (scenarios.contract.Bench)."""
+
+    hosts: list[Host]
+    store: ObjectStore | None
+    hypervisors: QemuCluster
+    kept: contextlib.ExitStack
+
+    def nonce(self) -> str:
+        return secrets.token_hex(8)
+
+    def now_s(self) -> float:
+        return self.hypervisors.now_s()
+
+    def pause_s(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def keep(self, resource: contextlib.AbstractContextManager[Guest]) -> Guest:
+        return self.kept.enter_context(resource)
+
+
+@contextlib.contextmanager
+def _mark(cluster_folder: Path, session: str) -> Iterator[SessionMark]:
+    """The session's mark; waits for an earlier attempt that is being ended. Raises Failed (farm)."""
+    give_up_s = time.monotonic() + _PREVIOUS_ATTEMPT_S
+    with contextlib.ExitStack() as taken:
+        while True:
+            try:
+                mark = taken.enter_context(SessionMark(cluster_folder, session))
+                break
+            except Failed:
+                if time.monotonic() > give_up_s:
+                    raise
+            time.sleep(1.0)
+        yield mark
+
+
+@contextlib.contextmanager
+def _deadline(seconds: int) -> Iterator[None]:
+    """Raises Failed (farm) in the main thread when the time is up."""
+
+    def expire(number: int, frame: FrameType | None) -> None:
+        raise Failed("farm", f"the session did not end within its deadline of {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _sweep(cluster: Any, session: str, hosts: set[str]) -> None:
+    """Raises the first thing that could not be cleared: on a host that is not clean nothing is measured."""
+    swept = sweep(cluster, own=session, hosts=hosts)
+    left_over = [*swept.guests, *swept.processes, *swept.mounts, *swept.loops]
+    if left_over:
+        print(f"swept: {', '.join(left_over)}", file=sys.stderr)
+    if swept.failures:
+        raise swept.failures[0]
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
