@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ def open_database(url: str) -> Engine:
     except CommandError as error:
         why = f"was made by a newer farm ({_first_line(error)}): update this checkout"
         raise DatabaseUnusable(f"database {parsed.render_as_string()}: {why}") from None
-    except (OperationalError, sqlite3.OperationalError) as error:
+    except (DatabaseError, sqlite3.DatabaseError) as error:
         why = _first_line(getattr(error, "orig", None) or error)
         raise DatabaseUnusable(f"database {parsed.render_as_string()}: {why}") from None
     return engine

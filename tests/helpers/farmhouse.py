@@ -50,6 +50,9 @@ class Farmhouse:
         assert result.accepted, result.reason
         return result
 
+    def count(self, table: type[Base]) -> int:
+        return len(self._rows_of(table))
+
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Everything that ingest writes, without the numbers that the database gives out."""
         return {table.__tablename__: self._rows_of(table) for table in (Session, Bundle, Series, SampleRow, OutcomeRow)}

@@ -7,6 +7,7 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_check_in_that_changes_its_guest_stays_in_the_series(farmhouse: Farmhous
 
 def test_canary_with_another_guest_image_begins_a_new_series(farmhouse: Farmhouse) -> None:
     assert series_after(farmhouse, lambda draft: draft.facts["guest_images"].update({CANARY: "0" * 64})) == 2
+
+
+def test_another_parameter_in_the_plan_is_another_question(farmhouse: Farmhouse) -> None:
+    plain = a_plan(farmhouse.inventory["acorn"])
+    capped = tuple(replace(one, params={"bandwidth_mib_s": 16}) for one in plain.scenarios)
+    farmhouse.take_in(plain)
+    farmhouse.take_in(replace(plain, session="s2", scenarios=capped))
+
+    series = [row["params"] for row in farmhouse.rows()["series"] if row["metric"] == "total_ms"]
+    assert sorted(map(str, series)) == ["{'bandwidth_mib_s': '16'}", "{}"]
 
 
 def test_private_sessions_never_share_a_series_with_public_ones(farmhouse: Farmhouse) -> None:
@@ -252,49 +263,68 @@ def forget(farmhouse: Farmhouse) -> None:
     transact(farmhouse.engine, undo)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_one_changed_byte_never_lets_anything_else_in(farmhouse: Farmhouse, data: st.DataObject) -> None:
-    """Of the archive inside, as a change outside is a matter for gzip's own check."""
-    if not farmhouse.rows()["session"]:
-        farmhouse.issue(a_plan(farmhouse.inventory["acorn"]))
-    plan = a_plan(farmhouse.inventory["acorn"])
-    whole = farmhouse.incoming / "whole.tar"
-    if not whole.exists():
-        whole.write_bytes(Draft(plan).tar(farmhouse.key()))
-    tar = bytearray(whole.read_bytes())
-    position = data.draw(st.integers(0, len(tar) - 1))
-    tar[position] = data.draw(st.integers(0, 255))
-    file = farmhouse.incoming / "changed.tar.gz"
+@dataclass(frozen=True)
+class Honest:
+    """A bundle nobody touched, and the rows it makes."""
 
+    tar: bytes
+    rows: dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def honest(farmhouse: Farmhouse, plan: Plan) -> Honest:
+    tar = Draft(plan).tar(farmhouse.key())
+    return Honest(tar, rows_after(farmhouse, tar))
+
+
+def rows_after(farmhouse: Farmhouse, tar: bytes) -> dict[str, list[dict[str, Any]]]:
+    """What is in the database after this archive came to a session that waits for it."""
     forget(farmhouse)
-    file.write_bytes(gzip.compress(whole.read_bytes(), 1))
-    assert farmhouse.ingest(file).accepted
-    honest = farmhouse.rows()
-    forget(farmhouse)
-    file.write_bytes(gzip.compress(bytes(tar), 1))
+    file = farmhouse.incoming / "bundle.tar.gz"
+    file.write_bytes(gzip.compress(tar, 1))
     result = farmhouse.ingest(file)
+    rows = farmhouse.rows()
+    assert result.accepted == bool(rows["sample"])
+    assert result.accepted or result.reason
+    return {**rows, "bundle": [{**row, "sha256": "another file"} for row in rows["bundle"]]}
 
-    changed = farmhouse.rows()
-    for rows in (honest, changed):
-        rows["bundle"] = [{**row, "sha256": ""} for row in rows["bundle"]]
-    assert changed == honest if result.accepted else changed["sample"] == []
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_one_changed_byte_never_lets_anything_else_in(
+    farmhouse: Farmhouse, honest: Honest, data: st.DataObject
+) -> None:
+    """Of the archive inside, as a change outside is a matter for gzip's own check."""
+    changed = bytearray(honest.tar)
+    changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+
+    rows = rows_after(farmhouse, bytes(changed))
+
+    assert rows == honest.rows or rows["sample"] == rows["outcome"] == []
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(noise=st.binary(max_size=2000), position=st.floats(0, 1), packed=st.booleans())
-def test_noise_is_rejected_without_a_fuss(farmhouse: Farmhouse, noise: bytes, position: float, packed: bool) -> None:
-    """Bytes put anywhere into the file: a reason, or the very same bundle, and never an exception."""
-    plan = a_plan(farmhouse.inventory["acorn"])
-    if not farmhouse.rows()["session"]:
-        farmhouse.issue(plan)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.binary(max_size=2000), position=st.floats(0, 1))
+def test_noise_in_the_archive_lets_nothing_else_in(
+    farmhouse: Farmhouse, honest: Honest, noise: bytes, position: float
+) -> None:
+    at = int(position * len(honest.tar))
+
+    rows = rows_after(farmhouse, honest.tar[:at] + noise + honest.tar[at:])
+
+    assert rows == honest.rows or rows["sample"] == rows["outcome"] == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.binary(max_size=200), position=st.floats(0, 1))
+def test_noise_in_the_file_makes_a_reason_and_no_exception(
+    farmhouse: Farmhouse, honest: Honest, noise: bytes, position: float
+) -> None:
     forget(farmhouse)
-    whole = Draft(plan).tar(farmhouse.key())
-    whole = gzip.compress(whole) if packed else whole
-    at = int(position * len(whole))
-    spoilt = whole[:at] + noise + whole[at:]
-    file = farmhouse.incoming / "noise.tar.gz"
-    file.write_bytes(spoilt if packed else gzip.compress(spoilt, 1))
+    packed = gzip.compress(honest.tar, 1)
+    at = int(position * len(packed))
+    file = farmhouse.incoming / "bundle.tar.gz"
+    file.write_bytes(packed[:at] + noise + packed[at:])
 
     result = farmhouse.ingest(file)
 
