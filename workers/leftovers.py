@@ -84,12 +84,13 @@ def detach_below(folder: Path) -> list[str]:
 
 def _end_processes(sessions: list[str], own: str | None, prefixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
     spared = processes.ancestry(os.getpid())
+    here = processes.pid_namespace(os.getpid())  # guests in a namespace below are those of another host
     names: dict[int, str] = {}
 
     def find() -> Iterable[int]:
         leases = processes.marked(processes.LEASE_VARIABLE, sessions)
         found = {pid for pid, lease in leases.items() if lease != own or not _is_agent(pid)}
-        for guest, pids in processes.guests().items():
+        for guest, pids in processes.guests(here).items():
             if prefixes and guest.startswith(prefixes):
                 found.update(pids)
         found -= spared

@@ -145,7 +145,7 @@ def _remove_guests(uri: str, sessions: Sequence[str]) -> tuple[str, ...]:
         found = [domain for domain in connection.listAllDomains() if domain.name().startswith(prefixes)]
         for domain in found:
             _remove_guest(domain)
-        return tuple(domain.name() for domain in found)
+        return tuple(sorted(domain.name() for domain in found))
     finally:
         connection.close()
 

@@ -1,30 +1,16 @@
 """Real local clusters for tests, in a state folder of their own."""
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from scenarios.crossing import PlannedCluster, PlannedHost
+from tests.helpers.local_clusters import FARM_HOME, planned_cluster
 from workers.hosts.namespaces import LocalCluster
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-FARM_HOME = Path(os.environ.get("FARM_HOME", CHECKOUT / "var"))
-
-
-def planned_cluster(name: str, uri: str = "local:debian12", hosts: int = 2) -> PlannedCluster:
-    return PlannedCluster(
-        name=name,
-        driver="qemu",
-        hosts=tuple(PlannedHost(f"h{number}", uri, "here/room-1") for number in range(1, hosts + 1)),
-        storage_disks=2,
-        storage_disk_mib=512,
-    )
 
 
 @pytest.fixture(scope="module")
-def test_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A FARM_HOME without any cluster, with the downloaded software of the real one."""
     home = tmp_path_factory.mktemp("home")
     (home / "cache").symlink_to(FARM_HOME / "cache")
@@ -32,12 +18,12 @@ def test_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def make_cluster(test_home: Path) -> Iterator[Callable[..., LocalCluster]]:
-    """Makes local clusters, not up yet; whatever they run at the end is ended with them."""
+def make_cluster(local_home: Path) -> Iterator[Callable[..., LocalCluster]]:
+    """Makes local clusters, not up yet; all are taken down at the end."""
     made = []
 
     def make(name: str, uri: str = "local:debian12", hosts: int = 2) -> LocalCluster:
-        cluster = LocalCluster(test_home, planned_cluster(name, uri, hosts))
+        cluster = LocalCluster(local_home, planned_cluster(name, uri, hosts))
         made.append(cluster)
         return cluster
 

@@ -127,7 +127,9 @@ def test_the_agent_and_what_it_runs_end_with_the_link(tmp_path: Path) -> None:
     link = start_link()
     pid = agent_pid(link)
     with pytest.raises(CallTimedOut):
-        link.call("basics.run", timeout_s=0.5, argv=["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 100"], limit_s=99)
+        link.call(
+            "basics.run", timeout_s=0.5, argv=["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 100"], limit_s=99
+        )
     link.close()
     assert wait_until_gone(pid)
     assert wait_until_gone(int((tmp_path / "pid").read_text()))
