@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from scenarios.crossing import PlannedCluster, PlannedHost
 from scenarios.strict import BadData, read_toml
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -82,6 +83,17 @@ class Cluster:
         shared = (f"machine:{self.machine}",) if self.machine else ()
         hosts = tuple(f"host:{self.name}/{host.name}" for host in self.host)
         return (*shared, *hosts, f"storage:{self.name}")
+
+    @property
+    def planned(self) -> PlannedCluster:
+        """The part of this file that a worker is told."""
+        return PlannedCluster(
+            name=self.name,
+            driver=self.driver,
+            hosts=tuple(PlannedHost(host.name, host.uri, host.zone) for host in self.host),
+            storage_disks=self.storage.disks,
+            storage_disk_mib=self.storage.disk_mib,
+        )
 
 
 def load_inventory(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Cluster]:

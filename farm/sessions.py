@@ -26,8 +26,6 @@ from scenarios.crossing import (
     Lease,
     Plan,
     PlannedBuild,
-    PlannedCluster,
-    PlannedHost,
     PlannedScenario,
     Progress,
     digest_of,
@@ -206,13 +204,7 @@ def build_plan(session: Session, cluster: Cluster, booking: Booking, settings: S
         harness=harness,
         session=session.id,
         attempt=session.attempt + 1,
-        cluster=PlannedCluster(
-            name=cluster.name,
-            driver=cluster.driver,
-            hosts=tuple(PlannedHost(host.name, host.uri, host.zone) for host in cluster.host),
-            storage_disks=cluster.storage.disks,
-            storage_disk_mib=cluster.storage.disk_mib,
-        ),
+        cluster=cluster.planned,
         lease=Lease(
             holder=booking.holder,
             token=booking.token,

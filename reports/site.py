@@ -76,6 +76,11 @@ def publish(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]
     return settings.site_dir
 
 
+def is_current(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> bool:
+    """Whether the site that stands shows everything there is now."""
+    return _published(settings.site_dir) == _digest(engine, settings, inventory)
+
+
 def _digest(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> str:
     """Of everything that the site is made of: results, inventory, logos and the code that writes it."""
     logos = {name: _bytes_of(settings.farm.inventory / cluster.donor.logo) for name, cluster in inventory.items()}
@@ -134,7 +139,9 @@ def _put_in_place(edition: Path, site: Path) -> None:
 
 def _write(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], edition: Path) -> None:
     edition.mkdir(parents=True)
-    clusters = {name: _view(cluster, settings.farm.inventory, edition) for name, cluster in inventory.items() if cluster.publish}
+    clusters = {
+        name: _view(cluster, settings.farm.inventory, edition) for name, cluster in inventory.items() if cluster.publish
+    }
     material = Material(engine, inventory, clusters)
     findings = finding_views(material)
     render = _renderer(material)

@@ -1,0 +1,42 @@
+"""`farm publish`: judge what came in and write the public site."""
+
+import argparse
+import datetime
+import sys
+import time
+from typing import Any
+
+from farm.cli.context import Context
+from farm.judge import judge
+from reports.site import publish
+
+_WATCH_INTERVAL_S = 1.0
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser(
+        "publish",
+        help="judge what came in and write the site",
+        description="Judge what came in and write the public site; does nothing where nothing changed. "
+        "A running farm does so by itself.",
+    )
+    parser.add_argument("--watch", action="store_true", help="go on doing so whenever something comes in")
+    parser.set_defaults(handler=run)
+
+
+def run(arguments: argparse.Namespace, context: Context) -> int:
+    if not arguments.watch:
+        print(_publish_once(context))
+        return 0
+    while True:
+        try:
+            _publish_once(context)
+        except Exception as error:  # noqa: BLE001  what stands on the site stays; the next look tries again
+            print(f"publication failed and is tried again: {error!r}", file=sys.stderr, flush=True)
+        time.sleep(_WATCH_INTERVAL_S)
+
+
+def _publish_once(context: Context) -> str:
+    now = datetime.datetime.now(datetime.UTC)
+    judge(context.engine, context.settings, context.inventory, now)
+    return str(publish(context.engine, context.settings, context.inventory, now) / "index.html")
