@@ -105,7 +105,7 @@ def _draw(rng: np.random.Generator, variation: float, revisions: int, noise: str
     elif noise == "spikes":
         logs += (rng.random(shape) < 0.03) * np.log(rng.uniform(1.3, 3.0, shape))
     elif noise == "one noisy":
-        logs[:, -1] *= 3
+        logs[:, 1] *= 3
     elif noise == "session":
         logs = (logs + rng.normal(0.0, variation, (3, revisions))[list(_SESSION_OF_BLOCK)]) / np.sqrt(2)
     return logs + rng.normal(0.0, _BLOCK_SPREAD, (shape[0], 1))
