@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 _MOST_BYTES = 256 * 1024
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DRAWING = frozenset(
-    "svg g defs title desc path rect circle ellipse line polyline polygon text tspan linearGradient radialGradient"
-    " stop clipPath mask symbol use".split()
+    (
+        *("svg", "g", "defs", "title", "desc", "path", "rect", "circle", "ellipse", "line", "polyline", "polygon"),
+        *("text", "tspan", "linearGradient", "radialGradient", "stop", "clipPath", "mask", "symbol", "use"),
+    )
 )
 
 

@@ -31,7 +31,7 @@ _VARIABLES = {
     _BETTER: "--better",
     **{colour: f"--series-{number}" for number, colour in enumerate(_SERIES, start=1)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a donor's name may hold dollar signs
     "font.family": "sans-serif",
@@ -110,23 +110,26 @@ def series_chart(
     axes.grid(visible=True, axis="y")
     if drawn:
         axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(drawn), frameon=False, handletextpad=0.3
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1.0),
+            ncols=len(drawn),
+            frameon=False,
+            handletextpad=0.3,
+            labelcolor=_TEXT,
         )
     return _svg(figure, key, title, description)
 
 
 @lru_cache(maxsize=512)
-def ratio_chart(key: str, bars: tuple[Bar, ...], delta: float | None, title: str, description: str) -> Markup:
-    """Ratios with their intervals on one logarithmic axis, 1 marked; `delta` shades what is too small to matter."""
-    figure, axes = _figure(key, height_in=0.75 + 0.31 * len(bars))
+def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -> Markup:
+    """Ratios with their intervals on one logarithmic axis, 1 marked; the title is the axis' label too."""
+    figure, axes = _figure(key, height_in=0.95 + 0.31 * len(bars))
     lowest = min([bar.low or bar.ratio for bar in bars] + [0.8])
     highest = max([bar.high or bar.ratio for bar in bars] + [1.25])
     lowest, highest = max(lowest, 1 / 50), min(highest, 50)
     axes.set_xscale("log")
     axes.set_xlim(lowest / 1.08, highest * 1.08)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    if delta is not None:
-        axes.axvspan(1 / (1 + delta), 1 + delta, color=_GRID, linewidth=0)
     axes.axvline(1.0, color=_MUTED, linewidth=1.2)
     for place, bar in enumerate(bars):
         _draw_bar(axes, bar, place)
@@ -137,6 +140,8 @@ def ratio_chart(key: str, bars: tuple[Bar, ...], delta: float | None, title: str
     axes.xaxis.set_major_locator(FixedLocator(_ratio_ticks(lowest, highest)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    axes.set_xlabel(title)
+    axes.grid(visible=True, axis="x")
     return _svg(figure, key, title, description)
 
 
@@ -153,7 +158,9 @@ def _draw_line(axes: Axes, line: Line, shift: float, colour: str, marker: str) -
     blocks = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.blocks]
     axes.plot([x for x, _ in blocks], [y for _, y in blocks], ".", color=colour, markersize=5, alpha=0.4)
     void = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.void]
-    axes.plot([x for x, _ in void], [y for _, y in void], marker, mfc="none", mec=colour, markersize=7, linestyle="none")
+    axes.plot(
+        [x for x, _ in void], [y for _, y in void], marker, mfc="none", mec=colour, markersize=7, linestyle="none"
+    )
     whiskers = [
         (x, point.low, point.high)
         for x, point in zip(at, line.points, strict=True)
@@ -190,7 +197,11 @@ def _draw_bar(axes: Axes, bar: Bar, place: int) -> None:
 
 def _ratio_ticks(lowest: float, highest: float) -> Sequence[float]:
     fine = highest / lowest < 4
-    ticks = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5) if fine else (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    ticks = (
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 1.75, 2, 2.5)
+        if fine
+        else (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+    )
     return [tick for tick in ticks if lowest / 1.08 <= tick <= highest * 1.08]
 
 

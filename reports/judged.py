@@ -1,5 +1,6 @@
 """A comparison as pages tell it: the verdict's words, its sign, its ratio and interval, what it rests on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.results.tables import ComparisonRow
@@ -74,7 +75,7 @@ class Judged:
     def verdict_text(self) -> str:
         """The verdict with its sign, for a revision against its parent."""
         if self.verdict == NO_DIFFERENCE:
-            return f"no difference beyond δ = {self.row.delta:.0%}"
+            return f"no difference beyond δ = {self.row.delta * 100:.3g} %"
         if self.verdict != DIFFERENT or self.ratio is None:
             return self.verdict
         below = ", below δ" if self.below_delta else ""
@@ -104,6 +105,12 @@ class Judged:
         if self.ratio is None or self.ratio <= 0:
             return None
         return Bar(label, self.ratio, self.low, self.high, self.tone, not self.provisional)
+
+
+def verdict_counts(judged: Sequence[Judged]) -> str:
+    """ "2 different, 9 inconclusive, 1 not judged": what came out, in the verdicts' own words."""
+    verdicts = [item.verdict for item in judged]
+    return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in VERDICTS if verdict in verdicts)
 
 
 def count_text(count: int, noun: str) -> str:

@@ -1,7 +1,6 @@
 """All that the pages are made of, read once, through the one function that selects what is public."""
 
 import datetime
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,6 +94,10 @@ class Figure:
         return self.metric.unit
 
     @property
+    def unit_text(self) -> str:
+        return self.metric.unit_text
+
+    @property
     def short(self) -> str:
         return self.checkin.short
 
@@ -146,7 +149,14 @@ class Material:
                 known.setdefault(
                     build["revision"],
                     CheckInView(
-                        session.repository, None, build["revision"], build["commit"], None, plain(build["label"]), "", None
+                        session.repository,
+                        None,
+                        build["revision"],
+                        build["commit"],
+                        None,
+                        plain(build["label"]),
+                        "",
+                        None,
                     ),
                 )
         return known
@@ -175,7 +185,9 @@ class Material:
     @cached_property
     def figures(self) -> list[Figure]:
         """Every raw figure, by metric, cluster and check-in."""
-        fidelity = self.samples.groupby(["cluster", "revision"])["fidelity"].agg(lambda words: " and ".join(sorted(set(words))))
+        fidelity = self.samples.groupby(["cluster", "revision"])["fidelity"].agg(
+            lambda words: " and ".join(sorted(set(words)))
+        )
         judged = {
             (item.metric, item.row.cluster, revision)
             for item in self.judged
@@ -187,7 +199,7 @@ class Material:
             checkin = self.revision(row["revision"])
             if checkin is None:
                 continue
-            metric = MeasuredMetric.of({**row, "params": json.loads(row["params"])})
+            metric = MeasuredMetric.of_record(row)
             figures.append(
                 Figure(
                     metric,
@@ -203,7 +215,9 @@ class Material:
                     (metric, row["cluster"], row["revision"]) not in judged,
                 )
             )
-        return sorted(figures, key=lambda item: (item.metric, item.cluster, item.checkin.repository, item.checkin.number or 0))
+        return sorted(
+            figures, key=lambda item: (item.metric, item.cluster, item.checkin.repository, item.checkin.number or 0)
+        )
 
     @cached_property
     def _figure_at(self) -> dict[tuple[MeasuredMetric, str, str], Figure]:
@@ -226,7 +240,7 @@ class Material:
     def _samples_by_metric(self) -> dict[MeasuredMetric, pd.DataFrame]:
         keys = ["scenario", "version", "metric", "params", "unit"]
         return {
-            MeasuredMetric.of({**dict(zip(keys, key, strict=True)), "params": json.loads(key[3])}): group
+            MeasuredMetric.of_record(dict(zip(keys, key, strict=True))): group
             for key, group in self.samples.groupby(keys)
         }
 

@@ -1,5 +1,6 @@
 """What a figure is called: metrics with their parameters, as pages, links and sentences name them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,11 @@ class MeasuredMetric:
         params = tuple(sorted((str(key), str(value)) for key, value in row["params"].items()))
         return cls(str(row["scenario"]), int(row["version"]), str(row["metric"]), params, str(row["unit"]))
 
+    @classmethod
+    def of_record(cls, record: Mapping[Any, Any]) -> "MeasuredMetric":
+        """From a row of the samples' frame, whose params are JSON text."""
+        return cls.of({**record, "params": json.loads(record["params"])})
+
     @cached_property
     def declared(self) -> Metric | None:
         """The scenario's declaration; None for a version that is no longer in the house."""
@@ -39,6 +45,11 @@ class MeasuredMetric:
     @property
     def direction(self) -> Direction:
         return self.declared.direction if self.declared else "lower"
+
+    @property
+    def unit_text(self) -> str:
+        """The unit as pages print it."""
+        return {"us": "µs", "ratio": "×"}.get(self.unit, self.unit)
 
     @property
     def better(self) -> str:

@@ -20,7 +20,10 @@ def data_files(material: Material, findings: list[FindingView]) -> Iterator[tupl
     yield "data/samples.csv", _csv(material.samples)
     yield "data/samples.json", _json(_records(material.samples))
     yield "data/comparisons.json", _json([_plain_row(item.row) for item in material.judged])
-    yield "data/findings.json", _json([_plain_row(row) for row in material.findings if row.cluster in material.clusters])
+    yield (
+        "data/findings.json",
+        _json([_plain_row(row) for row in material.findings if row.cluster in material.clusters]),
+    )
     yield "data/findings.atom", _atom(material, findings)
     for metric in material.metrics:
         yield f"data/metrics/{metric.slug}.csv", _csv(material.samples_of(metric))
@@ -38,7 +41,7 @@ def _no_formula(text: Any) -> Any:
     return f"'{text}" if isinstance(text, str) and text.startswith(("=", "+", "-", "@", "\t")) else text
 
 
-def _records(samples: pd.DataFrame) -> list[dict[str, Any]]:
+def _records(samples: pd.DataFrame) -> list[dict[Any, Any]]:
     return [
         {
             **row,

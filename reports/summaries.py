@@ -17,9 +17,7 @@ def block_values(samples: pd.DataFrame) -> pd.DataFrame:
     `samples` has the SERIES columns, revision, session, block, value, valid and warm_up.
     """
     counted = samples[samples["valid"] & ~samples["warm_up"]]
-    return (
-        counted.groupby([*SERIES, "revision", "session", "block"], sort=True)["value"].median().reset_index()
-    )
+    return counted.groupby([*SERIES, "revision", "session", "block"], sort=True)["value"].median().reset_index()
 
 
 def summarise(samples: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +29,11 @@ def summarise(samples: pd.DataFrame) -> pd.DataFrame:
     blocks = block_values(samples)
     keys = [*SERIES, "revision"]
     rows = [
-        {**dict(zip(keys, key, strict=True)), **_summary(group["value"].to_numpy()), "sessions": group["session"].nunique()}
+        {
+            **dict(zip(keys, key, strict=True)),
+            **_summary(group["value"].to_numpy()),
+            "sessions": group["session"].nunique(),
+        }
         for key, group in blocks.groupby(keys, sort=True)
     ]
     figures = pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n", "sessions"])

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reports.charts import ratio_chart
-from reports.judged import DIFFERENT, Judged
+from reports.judged import DIFFERENT, Judged, verdict_counts
 from reports.material import CheckInView, ClusterView, Figure, Material
 from reports.metrics import interval_text, ratio_text
 from reports.pages import Page
@@ -64,7 +64,9 @@ def comparison_pages(material: Material) -> Iterator[Page]:
         content = {
             "pair": pair,
             "differs": _differences(material, pair),
-            "segments": [words for name in (pair.left.name, pair.right.name) if (words := segments_sentence(material, name))],
+            "segments": [
+                words for name in (pair.left.name, pair.right.name) if (words := segments_sentence(material, name))
+            ],
             "same_fidelity": material.fidelity_of(pair.left.name) == material.fidelity_of(pair.right.name),
         }
         yield Page(pair.path, "compare.html.j2", "compare/index.html", content)
@@ -80,14 +82,15 @@ def segments_sentence(material: Material, cluster: str) -> str | None:
     if not figures:
         return None
     newest = max(figures, key=lambda figure: figure.checkin.number or 0)
-    donor = material.clusters[cluster].donor
     interval = interval_text(1.0, newest.low, newest.high)
-    evidence = f"(speed-up {ratio_text(newest.value)}×{' ' + interval if interval else ''}, n {newest.n} blocks, {newest.fidelity}, revision {newest.short})"
+    rests_on = f"n {newest.n} blocks, {newest.fidelity}, revision {newest.short}"
+    evidence = f"(speed-up {f'{ratio_text(newest.value)}× {interval}'.strip()}, {rests_on})"
+    subject = f"On {material.clusters[cluster].donor}, uploading segments in parallel is"
     if newest.low is not None and newest.low > 1:
-        return f"On {donor}, uploading segments in parallel is {ratio_text(newest.value)} times as fast as one PUT {evidence}."
+        return f"{subject} {ratio_text(newest.value)} times as fast as one PUT {evidence}."
     if newest.high is not None and newest.high < 1:
-        return f"On {donor}, uploading segments in parallel is not faster here: it is slower than one PUT {evidence}."
-    return f"On {donor}, uploading segments in parallel is not shown to be faster than one PUT here {evidence}."
+        return f"{subject} not faster here: it is slower than one PUT {evidence}."
+    return f"{subject} not shown to be faster than one PUT here {evidence}."
 
 
 def _pair(material: Material, left: str, right: str) -> ClusterPair:
@@ -104,11 +107,13 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
 
 def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
     rows = [_row(material, checkin, item) for item in sorted(found, key=lambda item: item.metric)]
-    bars = tuple(bar for row in rows if (bar := row.judged.bar(row.judged.metric.title)))
+    same_fidelity = material.fidelity_of(found[0].row.cluster) == material.fidelity_of(str(found[0].row.other_cluster))
+    bars = tuple(bar for row in rows if (bar := row.judged.bar(row.judged.metric.title))) if same_fidelity else ()
     key = f"pair-{found[0].row.cluster}-{found[0].row.other_cluster}-{checkin.revision[:12]}"
     first, other = (material.clusters[str(name)].donor for name in (found[0].row.cluster, found[0].row.other_cluster))
     title = f"{first} ÷ {other}, revision {checkin.short}"
-    chart = ratio_chart(key, bars, None, title, f"{len(bars)} ratios with 95 % intervals; the table has the numbers") if bars else None
+    described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
+    chart = ratio_chart(key, bars, title, described) if bars else None
     return BuildComparison(checkin, rows, _headline(rows), any(not row.judged.provisional for row in rows), chart)
 
 
@@ -123,7 +128,9 @@ def _row(material: Material, checkin: CheckInView, item: Judged) -> ClusterRow:
 
 
 def _verdict_words(material: Material, item: Judged) -> str:
-    """Names the slower cluster; never says "equal"."""
+    """Says which is slower, but never across fidelities, and never says "equal"."""
+    if material.fidelity_of(item.row.cluster) != material.fidelity_of(str(item.row.other_cluster)):
+        return "not ranked: the fidelity differs"
     if item.verdict != DIFFERENT or item.ratio is None:
         return item.verdict_text
     donor = material.clusters[item.row.cluster].donor
@@ -132,9 +139,7 @@ def _verdict_words(material: Material, item: Judged) -> str:
 
 
 def _headline(rows: list[ClusterRow]) -> str:
-    verdicts = [row.judged.verdict for row in rows]
-    told = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(verdicts)]
-    return f"Of {len(rows)} metrics: {', '.join(told)}."
+    return f"Of {len(rows)} metrics: {verdict_counts([row.judged for row in rows])}."
 
 
 def _differences(material: Material, pair: ClusterPair) -> list[dict[str, Any]]:
@@ -142,7 +147,12 @@ def _differences(material: Material, pair: ClusterPair) -> list[dict[str, Any]]:
     left, right = (_known_facts(material, view) for view in (pair.left, pair.right))
     names = dict.fromkeys([*left, *right])
     return [
-        {"name": name, "left": left.get(name, "–"), "right": right.get(name, "–"), "same": left.get(name) == right.get(name)}
+        {
+            "name": name,
+            "left": left.get(name, "–"),
+            "right": right.get(name, "–"),
+            "same": left.get(name) == right.get(name),
+        }
         for name in names
     ]
 

@@ -38,8 +38,8 @@ class FindingView:
 
     @property
     def sentence(self) -> str:
-        what = f" {self.what}" if self.what else ""
-        told = f"check-in {self.checkin.short} «{self.checkin.subject}» {self.verb}{what} on {self.cluster.donor} {self.evidence}"
+        did = f"{self.verb} {self.what}".strip()
+        told = f"check-in {self.checkin.short} «{self.checkin.subject}» {did} on {self.cluster.donor} {self.evidence}"
         return told.strip() + (" (provisional)" if self.provisional else "")
 
 
@@ -58,7 +58,19 @@ def _view(material: Material, row: Finding) -> FindingView | None:
     fidelity = material.fidelity_of(row.cluster)
     last_good = material.revision(row.last_good) if row.last_good else None
     return FindingView(
-        row.key, checkin, cluster, last_good, row.kind, row.state, tone, verb, what, evidence, detail, fidelity, row.found_at
+        row.key,
+        checkin,
+        cluster,
+        last_good,
+        row.kind,
+        row.state,
+        tone,
+        verb,
+        what,
+        evidence,
+        detail,
+        fidelity,
+        row.found_at,
     )
 
 

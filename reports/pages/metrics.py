@@ -46,9 +46,7 @@ def _content(material: Material, metric: MeasuredMetric) -> dict[str, Any]:
     }
 
 
-def _repository(
-    material: Material, metric: MeasuredMetric, repository: str, figures: list[Figure]
-) -> dict[str, Any]:
+def _repository(material: Material, metric: MeasuredMetric, repository: str, figures: list[Figure]) -> dict[str, Any]:
     mine = [figure for figure in figures if figure.checkin.repository == repository]
     order = _in_order({figure.checkin.revision: figure.checkin for figure in mine})
     lines = tuple(
@@ -56,11 +54,11 @@ def _repository(
         for name, view in material.clusters.items()
     )
     labels = tuple(checkin.short for checkin in order)
-    title = f"{metric.title}, {metric.unit}, {repository}"
+    title = f"{metric.title}, {metric.unit_text}, {repository}"
     described = f"{len(labels)} check-ins from {labels[0]} to {labels[-1]}; the table below has the numbers."
     return {
         "name": repository,
-        "chart": series_chart(f"c-{metric.slug}-{repository}", lines, labels, metric.unit, title, described),
+        "chart": series_chart(f"c-{metric.slug}-{repository}", lines, labels, metric.unit_text, title, described),
         "rows": [
             {
                 "checkin": checkin,

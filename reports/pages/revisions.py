@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reports.charts import ratio_chart
-from reports.judged import Judged
+from reports.judged import Judged, verdict_counts
 from reports.material import CheckInView, ClusterView, Material
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
@@ -56,9 +56,7 @@ def _done(material: Material) -> list[Any]:
 def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> dict[str, Any]:
     metrics = [metric for metric in material.metrics if material.figure(metric, view.name, checkin.revision)]
     rows = [_row(material, checkin, view, metric) for metric in metrics]
-    bars = tuple(
-        bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title))
-    )
+    bars = tuple(bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title)))
     title = f"Revision {checkin.short} ÷ its parent on {view.donor}"
     described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
     key = f"rev-{view.name}-{checkin.revision[:12]}"
@@ -66,7 +64,7 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
         "view": view,
         "rows": rows,
         "headline": _headline([row["judged"] for row in rows if row["judged"]]),
-        "chart": ratio_chart(key, bars, None, title, described) if bars else None,
+        "chart": ratio_chart(key, bars, title, described) if bars else None,
         "outcomes": count_outcomes(
             [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
         ),
@@ -87,6 +85,4 @@ def _row(material: Material, checkin: CheckInView, view: ClusterView, metric: Me
 def _headline(judged: list[Judged]) -> str:
     if not judged:
         return "Nothing is judged here yet."
-    verdicts = [item.verdict for item in judged]
-    told = [f"{verdicts.count(verdict)} {verdict}" for verdict in dict.fromkeys(sorted(verdicts))]
-    return f"Against its parent, of {len(judged)} metrics: {', '.join(told)}."
+    return f"Against its parent, of {len(judged)} metrics: {verdict_counts(judged)}."

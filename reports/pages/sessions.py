@@ -13,7 +13,9 @@ from reports.pages.revisions import count_outcomes
 
 def session_pages(material: Material, bundle_files: dict[str, list[str]]) -> Iterator[Page]:
     """`bundle_files`: session → the names of its bundle's files as they stand in the site."""
-    rows = [{"session": session, "cluster": material.clusters[session.cluster]} for session in reversed(material.sessions)]
+    rows = [
+        {"session": session, "cluster": material.clusters[session.cluster]} for session in reversed(material.sessions)
+    ]
     yield Page("sessions/index.html", "sessions.html.j2", "sessions/index.html", {"rows": rows})
     for session in material.sessions:
         content = _content(material, session, bundle_files.get(session.id, []))
@@ -76,7 +78,7 @@ def _facts(bundle: Bundle | None, part: str) -> dict[str, Any]:
     return dict(sorted(found.items()))
 
 
-def _sample(material: Material, row: dict[str, Any]) -> dict[str, Any]:
-    metric = MeasuredMetric.of({**row, "params": json.loads(row["params"])})
+def _sample(material: Material, row: dict[Any, Any]) -> dict[str, Any]:
+    metric = MeasuredMetric.of_record(row)
     hosts = ", ".join(f"{role} {host}" for role, host in sorted(json.loads(row["hosts"]).items()))
     return {**row, "metric": metric, "checkin": material.revision(row["revision"]), "hosts": hosts}

@@ -93,7 +93,9 @@ class SyntheticFarm:
         comparisons = [*_against_parents(), *_against_clusters()]
         findings = [_finding(cluster, visibility=PUBLIC) for cluster in ("acorn", "birch")]
         made_at = START + datetime.timedelta(days=1)
-        write_analysis(self.engine, version=1, cause="synthetic", made_at=made_at, comparisons=comparisons, findings=findings)
+        write_analysis(
+            self.engine, version=1, cause="synthetic", made_at=made_at, comparisons=comparisons, findings=findings
+        )
 
     def finish_campaign(self) -> None:
         self.see_check_ins()
@@ -180,7 +182,12 @@ def _session(cluster: str, ordinal: int, state: str) -> tables.Session:
         priority=0,
         state=state,
         attempt=1 if state != "queued" else 0,
-        plan={"scenarios": [{"name": "boot", "version": 1, "params": {}}], "seed": 42, "deadline_s": 1500, "harness": "h" * 64},
+        plan={
+            "scenarios": [{"name": "boot", "version": 1, "params": {}}],
+            "seed": 42,
+            "deadline_s": 1500,
+            "harness": "h" * 64,
+        },
         plan_digest=digest_of(["plan", cluster, ordinal]),
         created_at=START,
         started_at=began if state != "queued" else None,
@@ -324,7 +331,9 @@ def _against_parents() -> list[tables.ComparisonRow]:
                 ratio = factor(number, cluster, entry[0], entry[2]) / factor(number - 1, cluster, entry[0], entry[2])
                 verdict = "different" if ratio != 1 else "no difference beyond δ" if entry[5] < 0.06 else "inconclusive"
                 rows.append(
-                    comparison(cluster, number, entry, ratio=ratio, verdict=verdict, other_revision=revision_at(number - 1))
+                    comparison(
+                        cluster, number, entry, ratio=ratio, verdict=verdict, other_revision=revision_at(number - 1)
+                    )
                 )
     return rows
 
@@ -337,7 +346,17 @@ def _against_clusters() -> list[tables.ComparisonRow]:
             verdict = "different" if ratio != 1 and entry[5] < 0.1 else "inconclusive"
             verdict = "not judged" if entry[0] == "live_migration" else verdict
             rows.append(
-                comparison("acorn", number, entry, ratio=ratio, verdict=verdict, between="clusters", other_cluster="birch", replication="session", n=3)
+                comparison(
+                    "acorn",
+                    number,
+                    entry,
+                    ratio=ratio,
+                    verdict=verdict,
+                    between="clusters",
+                    other_cluster="birch",
+                    replication="session",
+                    n=3,
+                )
             )
     return rows
 
