@@ -46,8 +46,8 @@ enum {
 	MEMORY_STEP_MS = 10,
 	BLOCK_BYTES = 4096,
 	WRITE_TEST_STRIDE = 64 * 1024, /* one block in each cluster of the usual size, so that each first write copies */
-	DISK_STEP_MS = 20,
-	DISK_BLOCKS = 64, /* at the disk's end, where the write test never comes */
+	DISK_STEP_MS = 10,
+	DISK_BLOCKS = 32, /* at the disk's end, where the write test never comes */
 	DISK_WAIT_MS = 5000,
 };
 

@@ -34,7 +34,8 @@ _END_TIMEOUT_S = 20.0
 _INIT_LIMIT_S = 60.0
 # libvirt notices a dead peer after 30 s; only then an aborted migration's call returns
 _ABORT_TIMEOUT_S = 40.0
-_CONSOLE_TAIL_CHARACTERS = 400
+_CONSOLE_CHARACTERS = 200
+_TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
 _POLL_S = 0.02
 _KEPT_IMAGES = 6
 _IDLE = Workload()
@@ -135,8 +136,6 @@ class QemuCluster:
         agent = exits.enter_context(host.agent(self.session))
         ahead_s, bound_s = agent.clock_offset_s()
         connection = ask(f"connect to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: libvirt.open(host.uri))
-        for folder in (self.work_dir(host), self.shared_dir(host)):
-            agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
         made = agent.call("volumes.base.make_base", timeout_s=_SEND_TIMEOUT_S, folder=str(host.work_dir), mib=BASE_MIB)
         base = disks.Base(Path(made["path"]), made["digest"])
         return HostLink(host, agent, connection, ahead_s - self._observer_ahead_s, bound_s, base)
@@ -193,12 +192,12 @@ class QemuHost:
             guest.remove()
 
     def make_disk(self, method: str) -> tuple[Disk, float]:
-        host = self.link.host
+        host, agent = self.link.host, self.link.agent
         folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
+        agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
         path = folder / f"{self.cluster.next_name()}.{disks.FORMATS.get(method, 'raw')}"
         size_kib = self.revision.disk.cluster_size_kib
-        agent, base = self.link.agent, self.link.base
-        return disks.make_disk(agent, method, path, base, uid=host.guest_uid, cluster_size_kib=size_kib)
+        return disks.make_disk(agent, method, path, self.link.base, uid=host.guest_uid, cluster_size_kib=size_kib)
 
 
 class QemuGuest:
@@ -448,12 +447,13 @@ class QemuGuest:
         return Beat(at_s, sequence, self.nonce, pages_ok, pages_bad, disk_ok, disk_bad)
 
     def _tail(self) -> str:
-        """The end of the console, for people."""
+        """What its console tells of its end, for people."""
         try:
-            text = " ".join(self.console().split())
+            lines = self.console().split("\n")
         except contract.ScenarioError as error:
             return f"; its console cannot be read: {error}"
-        return f"; console: …{text[-_CONSOLE_TAIL_CHARACTERS:]}" if text else "; nothing on its console"
+        telling = [line.strip() for line in lines if any(sign in line for sign in _TELLING)] or [" ".join(lines[-3:])]
+        return f"; on its console: {telling[0][:_CONSOLE_CHARACTERS] or 'nothing'}"
 
 
 def _report(started_s: float, finished_s: float, statistics: dict[str, Any]) -> MigrationReport:
