@@ -73,18 +73,25 @@ def new_commits(log: Sequence[Commit], seen: Collection[str], newest: int) -> li
     return fresh[:newest][::-1]
 
 
-def fetch_new(mirrors: Path, repository: RepositorySettings, seen: Collection[str], newest: int) -> list[Commit]:
+def fetch_new(
+    mirrors: Path,
+    repository: RepositorySettings,
+    seen: Collection[str],
+    newest: int,
+    *,
+    answer_timeout_s: float = ANSWER_TIMEOUT_S,
+) -> list[Commit]:
     """Ask the repository for check-ins that are not in `seen`; oldest first. Changes nothing but our mirror.
 
     Raises RepositoryUnusable when it does not answer, or its branch is gone.
     """
-    tip = _tip(repository)
+    tip = _tip(_Git(repository, answer_timeout_s=answer_timeout_s))
     if tip in seen:
         return []
     mirrors.mkdir(parents=True, exist_ok=True)
     mirror = mirrors / f"{repository.name}.git"
     with _alone(mirror, repository) as lock:
-        git = _Git(repository, mirror, lock)
+        git = _Git(repository, mirror, lock, answer_timeout_s)
         reference = f"refs/heads/{repository.branch}"
         git.run("init", "--quiet", "--bare", str(mirror))
         git.run(
@@ -159,9 +166,10 @@ def _row(
     )
 
 
-def _tip(repository: RepositorySettings) -> str:
+def _tip(git: "_Git") -> str:
+    repository = git.repository
     reference = f"refs/heads/{repository.branch}"
-    for line in _Git(repository).run("ls-remote", "--", repository.url, reference).split("\n"):
+    for line in git.run("ls-remote", "--", repository.url, reference).split("\n"):
         commit, _, name = line.partition("\t")
         if name == reference:
             return commit
@@ -205,12 +213,14 @@ class _Git:
     repository: RepositorySettings
     mirror: Path | None = None
     lock: int | None = None
+    answer_timeout_s: float = ANSWER_TIMEOUT_S
 
-    def run(self, *arguments: str, timeout_s: float = ANSWER_TIMEOUT_S, stdin: str = "") -> str:
+    def run(self, *arguments: str, timeout_s: float | None = None, stdin: str = "") -> str:
         """What git printed; raises RepositoryUnusable.
 
         It is ended with all its helpers when its time is over.
         """
+        limit_s = self.answer_timeout_s if timeout_s is None else timeout_s
         where = () if self.mirror is None else (f"--git-dir={self.mirror}",)
         process = subprocess.Popen(
             ("git", *_HARDENED, *where, *arguments),
@@ -222,9 +232,9 @@ class _Git:
             pass_fds=() if self.lock is None else (self.lock,),
         )
         try:
-            out, err = process.communicate(stdin.encode(), timeout=timeout_s)
+            out, err = process.communicate(stdin.encode(), timeout=limit_s)
         except subprocess.TimeoutExpired:
-            raise self._unusable(f"did not answer within {timeout_s:.0f} s") from None
+            raise self._unusable(f"did not answer within {limit_s:.0f} s") from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -23,7 +23,7 @@ from farm.inventory import Cluster, load_inventory
 from farm.results.database import open_database, transact
 from farm.scheduler import OpenSession
 from farm.settings import CHECKOUT, Settings
-from farm.steps import incoming_dir, session_steps, take_in
+from farm.steps import Gate, session_steps
 from scenarios.crossing import harness_digest
 
 _TURN_S = 1.0
@@ -41,6 +41,7 @@ def build_config(settings: Settings, command: Sequence[str] = ()) -> dict[str, A
     """Buildbot's configuration for these settings; `command` is the session program, by default ours."""
     inventory = load_inventory(settings.farm.inventory, settings.farm.clusters)
     engine = open_database(settings.database_url)
+    gate = Gate(engine, settings, inventory)
     chosen = tuple(command) or session_command(settings)
     buildbot_port = known_port(settings, "buildbot_port")
     return {
@@ -58,14 +59,14 @@ def build_config(settings: Settings, command: Sequence[str] = ()) -> dict[str, A
             util.BuilderConfig(
                 name=name,
                 workernames=[name],
-                factory=util.BuildFactory(session_steps(engine, settings, inventory, chosen)),
+                factory=util.BuildFactory(session_steps(engine, settings, gate, chosen)),
                 collapseRequests=False,
             )
             for name in inventory
         ],
         # Buildbot wants every builder to have a scheduler; nothing triggers this one
         "schedulers": [schedulers.Triggerable("unused", builderNames=list(inventory))],
-        "services": [FarmService(engine, settings, inventory)],
+        "services": [FarmService(engine, settings, inventory, gate)],
         "www": {
             "port": f"tcp:{buildbot_port}:interface={LOOPBACK}",
             # a role that nobody has: everything but looking is refused
@@ -81,8 +82,10 @@ class FarmService(BuildbotService):
 
     name = "farm"
 
-    def reconfigService(self, engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> Any:  # noqa: N802
-        self._engine, self._settings, self._inventory = engine, settings, inventory
+    def reconfigService(  # noqa: N802 - Buildbot's name
+        self, engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], gate: Gate
+    ) -> Any:
+        self._engine, self._settings, self._inventory, self._gate = engine, settings, inventory, gate
         return defer.succeed(None)
 
     @defer.inlineCallbacks
@@ -111,13 +114,7 @@ class FarmService(BuildbotService):
 
     def _recover(self) -> None:
         """After a restart: bundles that had arrived are admitted, what was running is queued again."""
-        incoming = incoming_dir(self._settings)
-        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for partial in incoming.glob("buildbot-transfer-*"):
-            partial.unlink()
-        for file in sorted(incoming.glob("*.tar.gz")):
-            identity, _, attempt = file.name.removesuffix(".tar.gz").rpartition("-")
-            take_in(self._engine, self._settings, self._inventory, file, identity, int(attempt))
+        self._gate.take_in_leftovers()
         scheduler.interrupt_all(self._engine, _now())
 
     @defer.inlineCallbacks
@@ -131,11 +128,13 @@ class FarmService(BuildbotService):
     @defer.inlineCallbacks
     def _turn(self) -> Any:
         before = yield deferToThread(scheduler.open_sessions, self._engine)
-        live = self._live_sessions()
-        now_open = yield deferToThread(self._settle_and_schedule, before, live, self._ready_clusters())
-        requests = {one.build_request for one in now_open if one.build_request is not None}
-        yield self._cancel_requests_but(requests)
-        for one in now_open:
+        live = self._live_builds()  # after `before`: see `scheduler.settle`
+        after = yield deferToThread(self._settle_and_schedule, before, set(live), self._ready_clusters())
+        cancelled = yield deferToThread(scheduler.cancelled_among, self._engine, set(live))
+        wanted = {one.build_request for one in after if one.build_request is not None}
+        wanted |= {request for session, request in live.items() if session not in cancelled}
+        yield self._cancel_requests_but(wanted)
+        for one in after:
             if one.state == "reserved" and one.build_request is None:
                 yield self._start_build(one)
 
@@ -146,10 +145,13 @@ class FarmService(BuildbotService):
         )
         return scheduler.open_sessions(self._engine)
 
-    def _live_sessions(self) -> set[str]:
-        """Sessions whose build has not ended."""
-        builders = self.master.botmaster.builders.values()
-        return {str(build.getProperty("session")) for builder in builders for build in builder.building}
+    def _live_builds(self) -> dict[str, int]:
+        """Sessions whose build has not ended, with the build's request."""
+        return {
+            str(build.getProperty("session")): build.requests[0].id
+            for builder in self.master.botmaster.builders.values()
+            for build in builder.building
+        }
 
     def _ready_clusters(self) -> set[str]:
         """Clusters whose worker is connected and has nothing to do."""

@@ -145,6 +145,13 @@ def open_sessions(engine: Engine) -> list[OpenSession]:
         ]
 
 
+def cancelled_among(engine: Engine, identities: Collection[str]) -> set[str]:
+    """Those of the sessions that nobody wants any more."""
+    with reading(engine) as transaction:
+        query = select(Session.id).where(Session.id.in_(identities), Session.state == "cancelled")
+        return set(transaction.scalars(query))
+
+
 def interrupt_all(engine: Engine, now: Time) -> None:
     """After a restart: no build has survived it, so what was running is queued again and counts as no failure.
 

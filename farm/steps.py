@@ -41,9 +41,7 @@ def incoming_dir(settings: Settings) -> Path:
     return settings.home / "incoming"
 
 
-def session_steps(
-    engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], command: Sequence[str]
-) -> list[BuildStep]:
+def session_steps(engine: Engine, settings: Settings, gate: "Gate", command: Sequence[str]) -> list[BuildStep]:
     """The steps of a session's build; `command` is run on the worker with the plan's name and where to write."""
     return [
         HandOutPlan(engine),
@@ -55,7 +53,7 @@ def session_steps(
             maxsize=MAX_UPLOAD_BYTES,
             mode=0o600,
         ),
-        AdmitBundle(engine, settings, inventory),
+        AdmitBundle(gate),
         EndSession(engine),
     ]
 
@@ -176,17 +174,13 @@ class _SessionOutput(LogLineObserver):
 class AdmitBundle(BuildStep):
     """Takes the bundle into the database, or rejects it whole and settles the attempt."""
 
-    def __init__(self, engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> None:
+    def __init__(self, gate: "Gate") -> None:
         super().__init__(name="admit the bundle", haltOnFailure=True)
-        self._engine, self._settings, self._inventory = engine, settings, inventory
+        self._gate = gate
 
     @defer.inlineCallbacks
     def run(self) -> Any:
-        identity, attempt = _attempt_of(self)
-        file = incoming_dir(self._settings) / f"{identity}-{attempt}.tar.gz"
-        result: IngestResult = yield deferToThread(
-            take_in, self._engine, self._settings, self._inventory, file, identity, attempt
-        )
+        result: IngestResult = yield deferToThread(self._gate.take_in, *_attempt_of(self))
         yield self.addCompleteLog("admission", f"{result.reason or 'accepted'}\n")
         return SUCCESS if result.accepted else FAILURE
 
@@ -208,21 +202,37 @@ class EndSession(BuildStep):
         return SUCCESS
 
 
-def take_in(
-    engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], file: Path, identity: str, attempt: int
-) -> IngestResult:
-    """Ingest the uploaded bundle of an attempt and remove the upload; a rejected one fails the attempt."""
-    result = ingest(engine, settings, inventory, file, _now())
-    if not result.accepted:
-        failure = Failure("farm", f"bundle rejected: {result.reason}"[:_MESSAGE_LENGTH])
-        transact(engine, lambda tx: sessions.fail_attempt(tx, identity, attempt, failure, _now()))
-    elif (result.session, result.attempt) != (identity, attempt):
-        # an earlier session's bundle once more: known, stored once, and no answer to this plan
-        failure = Failure("farm", f"bundle is that of session {result.session}, attempt {result.attempt}")
-        transact(engine, lambda tx: sessions.fail_attempt(tx, identity, attempt, failure, _now()))
-        result = IngestResult(False, failure.message, result.session, result.attempt)
-    file.unlink(missing_ok=True)
-    return result
+class Gate:
+    """Where uploaded bundles are taken in. No dataclass: Buildbot logs what its steps are made of."""
+
+    def __init__(self, engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]) -> None:
+        self._engine, self._settings, self._inventory = engine, settings, inventory
+
+    def take_in(self, identity: str, attempt: int) -> IngestResult:
+        """Ingest what was uploaded for the attempt and remove the upload; a rejected one fails the attempt."""
+        file = incoming_dir(self._settings) / f"{identity}-{attempt}.tar.gz"
+        result = ingest(self._engine, self._settings, self._inventory, file, _now())
+        if result.accepted and (result.session, result.attempt) != (identity, attempt):
+            # an earlier answer once more: known, stored once, and no answer to this plan
+            reason = f"it is the answer of session {result.session}, attempt {result.attempt}"
+            result = IngestResult(False, reason, result.session, result.attempt)
+        if not result.accepted:
+            failure = Failure("farm", f"bundle rejected: {result.reason}"[:_MESSAGE_LENGTH])
+            transact(
+                self._engine, lambda transaction: sessions.fail_attempt(transaction, identity, attempt, failure, _now())
+            )
+        file.unlink(missing_ok=True)
+        return result
+
+    def take_in_leftovers(self) -> None:
+        """After a restart: what had arrived whole is taken in, what had not is removed."""
+        incoming = incoming_dir(self._settings)
+        incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for partial in incoming.glob("buildbot-transfer-*"):
+            partial.unlink()
+        for file in sorted(incoming.glob("*-*.tar.gz")):
+            identity, _, attempt = file.name.removesuffix(".tar.gz").rpartition("-")
+            self.take_in(identity, int(attempt))
 
 
 def _attempt_of(step: BuildStep) -> tuple[str, int]:
