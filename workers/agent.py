@@ -17,6 +17,7 @@ import hashlib
 import itertools
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -72,13 +73,14 @@ class AgentLink:
         self._lock = threading.Lock()
         self._waiting: dict[int, concurrent.futures.Future[Any]] = {}
         self._dead = False
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._last_words: collections.deque[str] = collections.deque(maxlen=5)
-        self._readers = [
+        self._threads = [
             threading.Thread(target=target, daemon=True, name=f"{name}: {target.__name__}")
-            for target in (self._read_replies, self._read_last_words)
+            for target in (self._write_requests, self._read_replies, self._read_last_words)
         ]
-        for reader in self._readers:
-            reader.start()
+        for thread in self._threads:
+            thread.start()
 
     def call(self, operation: str, *, timeout_s: float, **arguments: Any) -> Any:
         """Run an operation on the host and return its result (plain data).
@@ -93,13 +95,7 @@ class AgentLink:
             if self._dead:
                 raise self._death(operation)
             self._waiting[number] = answer
-            try:
-                assert self._process.stdin is not None
-                self._process.stdin.write(line.encode())
-                self._process.stdin.flush()
-            except (OSError, ValueError):
-                self._waiting.pop(number, None)
-                raise self._death(operation) from None
+        self._requests.put(line.encode())
         try:
             reply = answer.result(timeout_s)
         except concurrent.futures.TimeoutError:
@@ -157,22 +153,28 @@ class AgentLink:
 
     def close(self) -> None:
         """End the agent; harmless when it has ended already."""
-        with contextlib.suppress(OSError, ValueError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        self._requests.put(None)
         try:
             self._process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        for reader in self._readers:
-            reader.join(_CLOSE_S)
+        for thread in self._threads:
+            thread.join(_CLOSE_S)
 
     def __enter__(self) -> "AgentLink":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _write_requests(self) -> None:
+        """In a thread of its own: an agent that does not read must not hold up a caller past its deadline."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError), self._process.stdin as requests:  # its death is the reader's to notice
+            while (line := self._requests.get()) is not None:
+                requests.write(line)
+                requests.flush()
 
     def _read_replies(self) -> None:
         assert self._process.stdout is not None

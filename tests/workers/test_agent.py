@@ -148,3 +148,15 @@ def test_a_file_is_sent_whole_and_only_when_it_differs(link: AgentLink, tmp_path
     link.send_file(source, target, timeout_s=30)
     assert target.read_bytes() == b""
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_an_agent_that_stands_still_holds_nobody_up(link: AgentLink) -> None:
+    pid = agent_pid(link)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(3):  # more than a pipe takes
+            with pytest.raises(CallTimedOut):
+                link.call("basics.read_text", timeout_s=0.2, path="x" * 100_000)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert link.call("basics.clock_ns", timeout_s=10) > 0

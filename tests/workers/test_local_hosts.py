@@ -1,15 +1,19 @@
 """Local clusters for real: up, down, repair after kill -9 of any part, walls, and respect for what is not ours."""
 
+import json
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from scenarios.contract import Failed
-from tests.helpers.local_clusters import libvirt_of, planned_cluster, start_bare_guest, wait_for
+from tests.helpers.local_clusters import CHECKOUT, libvirt_of, planned_cluster, start_bare_guest, wait_for
 from workers import processes
 from workers.hosts.base import ClusterHosts, Host
 from workers.hosts.init import GUEST_UID
@@ -166,6 +170,31 @@ def test_a_killed_network_is_laid_anew_under_living_hosts(cluster: LocalCluster,
     again = cluster.up()
     assert pids(cluster) == before
     assert network_is_whole(again)
+
+
+@pytest.mark.parametrize("after_s", [0.2, 0.4, 0.7])
+def test_an_interrupted_up_is_taken_up_where_it_stood(
+    make_cluster: MakeCluster, local_home: Path, after_s: float
+) -> None:
+    cluster = make_cluster("box")
+    planned = json.dumps(asdict(planned_cluster("box")))
+    command = [sys.executable, "-m", "workers", "hosts", "up", "--home", str(local_home), "--cluster", planned]
+    process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.DEVNULL)
+    time.sleep(after_s)
+    process.kill()
+    process.wait()
+    assert network_is_whole(cluster.up())
+    cluster.down()
+    assert traces_of(cluster.folder) == []
+
+
+@pytest.mark.parametrize(
+    "breakage", ["link set eth0 nomaster", "link delete eth0", "address flush dev br0", "link set br0 down"]
+)
+def test_a_half_laid_network_is_mended(cluster: LocalCluster, up: ClusterHosts, breakage: str) -> None:
+    with up.hosts[0].agent("test-session") as agent:
+        agent.run(["ip", *breakage.split()], timeout_s=10)
+    assert network_is_whole(cluster.up())
 
 
 def test_the_storage_network_has_no_way_out(up: ClusterHosts) -> None:

@@ -5,6 +5,7 @@ Run by `workers.hosts.namespaces` as the first process of fresh mount, PID, netw
 this machine but programs: no farm state, no keys, no disks but its own. All of it ends with this process.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -56,7 +57,8 @@ def main(text: str, ready_fd: int) -> None:
         words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
         os.write(ready_fd, f"{words}\n".encode())
         sys.exit(1)
-    os.write(ready_fd, b"ready\n")
+    with contextlib.suppress(BrokenPipeError):  # who asked for the host may be dead; the next one will find it
+        os.write(ready_fd, b"ready\n")
     os.close(ready_fd)
     serve()
 

@@ -14,52 +14,68 @@ _COMMAND_TIMEOUT_S = 10.0
 class Interface:
     name: str
     addresses: tuple[str, ...]  # IPv4, with prefix length
+    up: bool
+    carrier: bool  # up, and so is the other end
+    master: str | None
 
 
 def namespace_path(pid: int) -> str:
     return f"/proc/{pid}/ns/net"
 
 
-def interfaces(pid: int) -> dict[str, Interface]:
+def lay_bridge(pid: int, address: str) -> None:
+    """See that the namespace of process `pid` has a bridge `br0` with this address ("10.77.0.1/24").
+
+    Its hardware address is its own: else it takes that of one of its ports, which may be a guest's, and while
+    the guest migrates two hosts have the same and do not reach each other.
+    """
+    bridge = _interfaces(pid).get("br0")
+    if bridge is not None and bridge.up and address in bridge.addresses:
+        return
+    hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
+    make = [] if bridge is not None else [f"link add br0 address {hardware} type bridge"]
+    _configure(pid, [*make, "link set lo up", f"address replace {address} dev br0", "link set br0 up"])
+
+
+def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None = None) -> None:
+    """See that a node's `eth0` is wired to the switch's bridge: as a port of the node's own bridge, or with
+    an address of its own. What is left of a broken wire is removed."""
+    there = _interfaces(node_pid)
+    wire = there.get("eth0")
+    if wire is not None and wire.carrier and (address in wire.addresses if address else wire.master == "br0"):
+        return
+    if wire is not None:
+        _configure(node_pid, ["link delete eth0"])
+    remove = [f"link delete {port}"] if port in _interfaces(switch_pid) else []
+    make = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master br0 up"]
+    _configure(switch_pid, [*remove, *make])
+    use = [f"address add {address} dev eth0", "link set eth0 up"] if address else ["link set eth0 master br0 up"]
+    _configure(node_pid, ["link set lo up", *use])
+
+
+def _interfaces(pid: int) -> dict[str, Interface]:
     """The interfaces of the network namespace that process `pid` is in."""
     entries = json.loads(_ip(pid, ["-json", "address", "show"]))
     return {
         entry["ifname"]: Interface(
-            entry["ifname"],
-            tuple(f"{a['local']}/{a['prefixlen']}" for a in entry.get("addr_info", []) if a["family"] == "inet"),
+            name=entry["ifname"],
+            addresses=tuple(
+                f"{address['local']}/{address['prefixlen']}"
+                for address in entry.get("addr_info", [])
+                if address["family"] == "inet"
+            ),
+            up="UP" in entry["flags"],
+            carrier={"UP", "LOWER_UP"} <= set(entry["flags"]),
+            master=entry.get("master"),
         )
         for entry in entries
         if entry.get("ifname")
     }
 
 
-def configure(pid: int, commands: Sequence[str]) -> None:
+def _configure(pid: int, commands: Sequence[str]) -> None:
     """Run ip commands, in order, inside the network namespace of process `pid`."""
     _ip(pid, ["-batch", "-"], "\n".join(commands) + "\n")
-
-
-def bridge_commands(address: str) -> list[str]:
-    """A bridge with this IPv4 address (and prefix).
-
-    Its hardware address is its own: else it takes that of one of its ports, which may be a guest's, and while
-    the guest migrates two hosts have the same and do not reach each other.
-    """
-    hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
-    return [
-        "link set lo up",
-        f"link add br0 address {hardware} type bridge",
-        f"address add {address} dev br0",
-        "link set br0 up",
-    ]
-
-
-def wire(switch_pid: int, port: str, node_pid: int, node_commands: Sequence[str]) -> None:
-    """Lay a wire from the switch's bridge to `eth0` of a node, anew if half of an old one is left."""
-    commands = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master br0 up"]
-    if port in interfaces(switch_pid):
-        commands.insert(0, f"link delete {port}")
-    configure(switch_pid, commands)
-    configure(node_pid, node_commands)
 
 
 def _ip(pid: int, arguments: Sequence[str], batch: str = "") -> str:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -41,11 +42,14 @@ _NETWORK = "10.77.0"  # in namespaces of our own, so that it can be the same for
 _OBSERVER_ADDRESS, _STORAGE_ADDRESS = f"{_NETWORK}.254", f"{_NETWORK}.253"
 _GUEST_ADDRESSES = tuple(f"{_NETWORK}.{number}" for number in range(100, 250))
 _MOST_HOSTS = 99
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_SWITCH, _STORAGE = _NODES = ("switch", "storage")  # beside the hosts
 _WORK_MIB = 4096
 
 _LOCK_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 20.0
 _DAEMON_TIMEOUT_S = 30.0
+_STATUS_TIMEOUT_S = 5.0
 _END_TIMEOUT_S = 15.0
 _POLL_S = 0.02
 
@@ -112,6 +116,9 @@ class LocalCluster:
         self._mark = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
         if len(planned.hosts) > _MOST_HOSTS:
             raise Failed("farm", f"cluster {planned.name}: at most {_MOST_HOSTS} local hosts")
+        for name in (planned.name, *(host.name for host in planned.hosts)):
+            if not _NAME.fullmatch(name) or name in _NODES:
+                raise Failed("farm", f"cluster {planned.name}: {name!r} cannot be the name of a local host or cluster")
         for host in planned.hosts:
             self._newer_usr(host)
 
@@ -122,11 +129,10 @@ class LocalCluster:
         """
         with self._locked():
             self._make_folders()
-            switch = self._ensure_holder("switch")
-            if "br0" not in links.interfaces(switch):
-                links.configure(switch, links.bridge_commands(f"{_OBSERVER_ADDRESS}/24"))
-            storage = self._ensure_holder("storage")
-            self._wire_storage(switch, storage)
+            switch = self._ensure_holder(_SWITCH)
+            links.lay_bridge(switch, f"{_OBSERVER_ADDRESS}/24")
+            storage = self._ensure_holder(_STORAGE)
+            links.lay_wire(switch, _STORAGE, storage, address=f"{_STORAGE_ADDRESS}/24")
             indexes = range(len(self._planned.hosts))
             with ThreadPoolExecutor(len(indexes)) as pool:
                 hosts = list(pool.map(lambda index: self._ensure_host(index, switch), indexes))
@@ -214,7 +220,7 @@ class LocalCluster:
         answers = False
         if pid is not None:
             with contextlib.suppress(Failed, libvirt.libvirtError):
-                _connect_to(self._local_host(planned, pid), timeout_s=5)
+                _ask_daemon(self._local_host(planned, pid), timeout_s=_STATUS_TIMEOUT_S)
                 answers = True
         return HostStatus(planned.name, pid, answers, tuple(self._guests(planned.name)))
 
@@ -267,14 +273,6 @@ class LocalCluster:
             time.sleep(_POLL_S)
         return holder
 
-    def _wire_storage(self, switch: int, storage: int) -> None:
-        address = f"{_STORAGE_ADDRESS}/24"
-        eth0 = links.interfaces(storage).get("eth0")
-        if eth0 is None or address not in eth0.addresses:
-            links.wire(
-                switch, "storage", storage, ["link set lo up", f"address add {address} dev eth0", "link set eth0 up"]
-            )
-
     def _ensure_host(self, index: int, switch: int) -> LocalHost:
         planned = self._planned.hosts[index]
         specification = self._specification(index)
@@ -284,7 +282,8 @@ class LocalCluster:
             pid = None
         if pid is None:
             pid = self._start_host(planned.name, specification)
-        self._wire_host(switch, index, pid)
+        links.lay_bridge(pid, f"{_address(index)}/24")
+        links.lay_wire(switch, f"port{index + 1}", pid)
         host = self._local_host(planned, pid)
         _wait_for_daemon(host)
         return host
@@ -333,19 +332,6 @@ class LocalCluster:
                 timeout=_START_TIMEOUT_S,
             )
 
-    def _wire_host(self, switch: int, index: int, pid: int) -> None:
-        address = f"{_address(index)}/24"
-        there = links.interfaces(pid)
-        commands = []
-        if "br0" not in there:
-            commands += links.bridge_commands(address)
-        elif address not in there["br0"].addresses:
-            commands += [f"address add {address} dev br0"]
-        if "eth0" not in there:
-            links.wire(switch, f"port{index + 1}", pid, [*commands, "link set eth0 master br0 up"])
-        elif commands:
-            links.configure(pid, [*commands, "link set eth0 master br0 up"])
-
     def _specification(self, index: int) -> init.Specification:
         host = self._planned.hosts[index]
         folder = self.folder / "hosts" / host.name
@@ -367,7 +353,10 @@ class LocalCluster:
         if host.uri == "local:debian12":
             return None
         if host.uri == "local:backports":
-            return str(self._home / "cache" / "software" / "backports" / "root" / "usr")
+            newer = self._home / "cache" / "software" / "backports" / "root" / "usr"
+            if not newer.is_dir():
+                raise Failed("farm", f"host {host.name}: no backports under {newer}: run setup.sh")
+            return str(newer)
         raise Failed("farm", f"host {host.name}: uri '{host.uri}' is neither 'local:debian12' nor 'local:backports'")
 
     def _local_host(self, planned: PlannedHost, pid: int) -> LocalHost:
@@ -429,20 +418,25 @@ def _make_xfs(image: Path, size_mib: int) -> None:
     part.rename(image)
 
 
-def _connect_to(host: LocalHost, *, timeout_s: float) -> libvirt.virConnect:
+def _ask_daemon(host: LocalHost, *, timeout_s: float) -> None:
+    """Ask libvirtd what its QEMU can do (seconds the very first time); raises libvirtError or Failed (donor)."""
     libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
-    return within(timeout_s, f"libvirtd of host {host.name}", lambda: libvirt.open(host.uri))
+
+    def ask() -> None:
+        connection = libvirt.open(host.uri)
+        try:
+            connection.getCapabilities()
+        finally:
+            connection.close()
+
+    within(timeout_s, f"libvirtd of host {host.name}", ask)
 
 
 def _wait_for_daemon(host: LocalHost) -> None:
-    """Until the host's libvirtd answers and has asked its QEMU what it can do (slow the first time)."""
     deadline = time.monotonic() + _DAEMON_TIMEOUT_S
     while True:
-        left_s = max(0.1, deadline - time.monotonic())
         try:
-            connection = _connect_to(host, timeout_s=left_s)
-            within(left_s, f"libvirtd of host {host.name}", connection.getCapabilities)
-            return
+            return _ask_daemon(host, timeout_s=max(0.1, deadline - time.monotonic()))
         except libvirt.libvirtError as error:
             if time.monotonic() > deadline:
                 raise Failed("donor", f"libvirtd of host {host.name} does not answer: {error}") from None
