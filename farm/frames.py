@@ -43,12 +43,17 @@ def split(frame: pd.DataFrame, *columns: str) -> dict[tuple[Any, ...], pd.DataFr
 
 def series_tables(frame: pd.DataFrame, declared: Declared) -> Iterator[SeriesTable]:
     """The frame by series. Warm-ups are left out, and metrics that no scenario declares any more."""
-    measured = frame[~frame["warm_up"].astype(bool)]
-    for values, part in split(measured, *SeriesKey._fields).items():
-        key = SeriesKey(*values)
-        metric = declared.get((key.scenario, key.metric))
-        if metric is not None:
-            yield SeriesTable(key, metric, lowest_fidelity(part["fidelity"].unique()), block_table(_measured(part)))
+    groups: dict[SeriesKey, tuple[list[Measured], set[str]]] = {}
+    # plain lists: a frame has few rows for each of many series, where pandas' own grouping is slow
+    keys = map(SeriesKey, *_columns(frame, *SeriesKey._fields))
+    values = map(Measured, *_columns(frame, "session", "block", "round", "revision", "value", "valid"))
+    for key, value, warm_up, fidelity in zip(keys, values, *_columns(frame, "warm_up", "fidelity"), strict=True):
+        if not warm_up and (key.scenario, key.metric) in declared:
+            measured, fidelities = groups.setdefault(key, ([], set()))
+            measured.append(value)
+            fidelities.add(fidelity)
+    for key, (measured, fidelities) in sorted(groups.items(), key=lambda group: group[0]):
+        yield SeriesTable(key, declared[key.scenario, key.metric], lowest_fidelity(fidelities), block_table(measured))
 
 
 def lowest_fidelity(names: Iterable[str]) -> str:
@@ -56,7 +61,5 @@ def lowest_fidelity(names: Iterable[str]) -> str:
     return max(names, key=_FIDELITIES.index)
 
 
-def _measured(frame: pd.DataFrame) -> Iterator[Measured]:
-    columns = ("session", "block", "round", "revision", "value", "valid")
-    for row in zip(*(frame[name].tolist() for name in columns), strict=True):
-        yield Measured(*row)
+def _columns(frame: pd.DataFrame, *names: str) -> list[list[Any]]:
+    return [frame[name].tolist() for name in names]

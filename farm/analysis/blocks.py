@@ -9,9 +9,11 @@ revisions gains power, and one revision that scatters three times as much as the
 The canary needs no subtraction here: (child − canary) − (parent − canary) is child − parent within a block.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +93,7 @@ def block_table(values: Iterable[Measured]) -> BlockTable:
         rounds.setdefault(item.session, set()).add(item.round)
         cell = cells.setdefault((item.session, item.block), {}).setdefault(item.revision, {})
         if item.valid and item.value > 0:
-            cell[item.round] = float(np.log(item.value))
+            cell[item.round] = math.log(item.value)
     keys = sorted(cells)
     revisions = sorted({revision for row in cells.values() for revision in row})
     logs = np.full((len(keys), len(revisions)), np.nan)
@@ -99,7 +101,7 @@ def block_table(values: Iterable[Measured]) -> BlockTable:
         for j, revision in enumerate(revisions):
             cell = cells[key].get(revision, {})
             if len(cell) == len(rounds[key[0]]):
-                logs[i, j] = np.median(list(cell.values()))
+                logs[i, j] = median(cell.values())
     return BlockTable(tuple(session for session, _ in keys), tuple(revisions), logs)
 
 

@@ -6,6 +6,7 @@ intervals far too narrow. Nothing is corrected by the canary, which would remove
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 import numpy as np
 
@@ -18,10 +19,11 @@ def session_values(table: BlockTable, revision: str) -> dict[str, float]:
     """Per session the median over its blocks of the revision's logarithms; sessions without any are left out."""
     if revision not in table.revisions:
         return {}
-    column = table.logs[:, table.revisions.index(revision)]
-    sessions = np.array(table.sessions)
-    found = {name: column[(sessions == name) & ~np.isnan(column)] for name in dict.fromkeys(table.sessions)}
-    return {name: float(np.median(values)) for name, values in found.items() if len(values)}
+    found: dict[str, list[float]] = {}
+    for session, value in zip(table.sessions, table.logs[:, table.revisions.index(revision)].tolist(), strict=True):
+        if not math.isnan(value):
+            found.setdefault(session, []).append(value)
+    return {session: median(values) for session, values in found.items()}
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
