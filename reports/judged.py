@@ -58,6 +58,11 @@ class Judged:
         return self.verdict == NOT_JUDGED
 
     @property
+    def weight(self) -> tuple[bool, int, int]:
+        """Where several campaigns compared the same, the weightiest is shown: judged, with the most replications."""
+        return not self.provisional, self.n, self.row.id
+
+    @property
     def n_text(self) -> str:
         return count_text(self.n, self.row.replication)
 

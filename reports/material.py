@@ -253,11 +253,11 @@ class Material:
 
     @cached_property
     def _judged_at(self) -> dict[tuple[MeasuredMetric, str, str], Judged]:
-        return {
-            (item.metric, item.row.cluster, item.row.revision): item
-            for item in self.judged
-            if item.row.between == "revisions"
-        }
+        found: dict[tuple[MeasuredMetric, str, str], Judged] = {}
+        for item in sorted(self.judged, key=lambda item: item.weight):
+            if item.row.between == "revisions":
+                found[item.metric, item.row.cluster, item.row.revision] = item
+        return found
 
     @cached_property
     def metrics(self) -> list[MeasuredMetric]:
@@ -285,6 +285,9 @@ class Material:
         bundle = self.newest_bundle(cluster)
         declared = (bundle.facts or {}).get("declared", {}) if bundle else {}
         return {plain(str(name)): plain(str(value)) for name, value in sorted(declared.items())}
+
+    def has_session(self, session: str) -> bool:
+        return any(row.id == session for row in self.sessions)
 
     def session_path(self, session: str) -> str:
         return f"sessions/{session}.html"

@@ -80,7 +80,7 @@ def _atom(material: Material, findings: list[FindingView]) -> str:
         _add(entry, "id", f"urn:farm:finding:{view.key}")
         _add(entry, "title", view.sentence)
         _add(entry, "updated", _iso(view.found_at))
-        ElementTree.SubElement(entry, f"{{{_ATOM}}}link", href=f"../{view.checkin.path}")
+        ElementTree.SubElement(entry, f"{{{_ATOM}}}link", href=f"../{view.path}")
         _add(entry, "summary", f"{view.detail} ({view.kind}, {view.state}, {view.fidelity})".strip())
     ElementTree.indent(feed)
     return ElementTree.tostring(feed, encoding="unicode", xml_declaration=True) + "\n"

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from sqlalchemy import ColumnElement, Engine, Select, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import Session as Transaction
 
 from farm.inventory import Cluster
 from farm.results.database import reading
@@ -36,6 +37,15 @@ SAMPLE_COLUMNS = (
     *("repository", "cluster", "purpose", "campaign", "ordinal"),
     *("series", "scenario", "version", "metric", "unit", "params", "placement", "guest", "canary", "epoch"),
     *("value", "valid", "void_reason", "warm_up", "hosts", "taken_at", "fidelity"),
+)
+
+_SAMPLE_DATA = (
+    *(getattr(SampleRow, name) for name in ("session", "attempt", "block", "round", "order", "revision", "series")),
+    *(getattr(SampleRow, name) for name in ("value", "valid", "void_reason", "warm_up", "hosts", "taken_at")),
+    *(getattr(Session, name) for name in ("repository", "cluster", "purpose", "campaign", "ordinal")),
+    *(getattr(Series, name) for name in ("scenario", "version", "metric", "unit", "params", "placement")),
+    *(getattr(Series, name) for name in ("guest", "canary", "epoch")),
+    Bundle.fidelity,
 )
 
 
@@ -112,7 +122,7 @@ def samples(
     is the revision's place in its block. Samples may be compared with each other within one `series`.
     """
     query = (
-        select(SampleRow, Series, Session, Bundle.fidelity)
+        select(*_SAMPLE_DATA)
         .join(Series, SampleRow.series == Series.id)
         .join(Session, SampleRow.session == Session.id)
         .join(
@@ -132,27 +142,25 @@ def samples(
     }
     conditions = [column == value for column, value in wanted.items() if value is not None]
     with reading(engine) as transaction:
-        found = transaction.execute(query.where(*conditions)).all()
-    records = [_sample_record(sample, series, at, fidelity) for sample, series, at, fidelity in found]
+        found = transaction.execute(query.where(*conditions)).mappings().all()
+        builds = _builds(transaction, {row["session"] for row in found})
+    records = [_sample_record(row, builds[row["session"]].get(row["revision"], {})) for row in found]
     return pd.DataFrame(records, columns=list(SAMPLE_COLUMNS))
 
 
-def _sample_record(sample: SampleRow, series: Series, session: Session, fidelity: str | None) -> dict[str, Any]:
-    build: Mapping[str, Any] = next((build for build in session.builds if build["revision"] == sample.revision), {})
+def _builds(transaction: Transaction, identities: Collection[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+    """Per session and revision, what the session planned to deploy."""
+    found = transaction.execute(select(Session.id, Session.builds).where(Session.id.in_(identities)))
+    return {row.id: {build["revision"]: build for build in row.builds} for row in found}
+
+
+def _sample_record(row: Mapping[Any, Any], build: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        **{name: getattr(sample, name) for name in ("attempt", "block", "round", "order", "revision")},
-        **{name: getattr(sample, name) for name in ("value", "valid", "void_reason", "warm_up", "taken_at")},
-        **{name: getattr(session, name) for name in ("repository", "cluster", "purpose")},
-        **{name: getattr(session, name) for name in ("campaign", "ordinal")},
-        **{name: getattr(series, name) for name in ("scenario", "version", "metric", "unit", "placement")},
-        **{name: getattr(series, name) for name in ("guest", "canary", "epoch")},
-        "session": session.id,
-        "series": series.id,
+        **row,
         "roles": tuple(build.get("roles", ())),
         "label": build.get("label", ""),
-        "params": canonical_json(series.params),
-        "hosts": canonical_json(sample.hosts),
-        "fidelity": fidelity,
+        "params": canonical_json(row["params"]),
+        "hosts": canonical_json(row["hosts"]),
     }
 
 
@@ -216,16 +224,24 @@ def cause_digest(engine: Engine) -> str:
 def publication_digest(engine: Engine, scope: Scope) -> str:
     """Digest of whatever the public pages show: check-ins, sessions' states, bundles and the newest analysis.
 
-    The progress inside a running session is not in it: pages need not be written anew for that.
+    The progress inside a running session is not in it: pages need not be written anew for that. Asked every
+    second on machines that measure, so it reads the columns that count and leaves plans and manifests alone.
     """
-    return digest_of(
-        {
-            "check-ins": [(row.repository, row.number, row.revision) for row in check_ins(engine, scope)],
-            "sessions": [(row.id, row.state, row.attempt) for row in sessions(engine, scope)],
-            "bundles": [(row.sha256, row.accepted) for row in bundles(engine, scope)],
-            "analysis": newest.id if (newest := newest_analysis(engine)) else None,
-        }
-    )
+    parts = {
+        "check-ins": select(CheckIn.repository, CheckIn.number, CheckIn.revision)
+        .where(_visible(scope, CheckIn))
+        .order_by(CheckIn.repository, CheckIn.number),
+        "sessions": select(Session.id, Session.state, Session.attempt)
+        .where(_visible(scope, Session, Session.cluster))
+        .order_by(Session.id),
+        "bundles": select(Bundle.sha256, Bundle.accepted)
+        .join(Session, Bundle.session == Session.id)
+        .where(_visible(scope, Bundle, Session.cluster))
+        .order_by(Bundle.sha256),
+        "analysis": select(func.max(Analysis.id)),
+    }
+    with reading(engine) as transaction:
+        return digest_of({name: [list(row) for row in transaction.execute(query)] for name, query in parts.items()})
 
 
 def _newest() -> Any:

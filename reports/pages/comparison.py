@@ -106,7 +106,8 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
 
 
 def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
-    rows = [_row(material, checkin, item) for item in sorted(found, key=lambda item: item.metric)]
+    weightiest = {item.metric: item for item in sorted(found, key=lambda item: item.weight)}
+    rows = [_row(material, checkin, weightiest[metric]) for metric in sorted(weightiest)]
     same_fidelity = material.fidelity_of(found[0].row.cluster) == material.fidelity_of(str(found[0].row.other_cluster))
     bars = tuple(bar for row in rows if (bar := row.judged.bar(row.judged.metric.title))) if same_fidelity else ()
     key = f"pair-{found[0].row.cluster}-{found[0].row.other_cluster}-{checkin.revision[:12]}"

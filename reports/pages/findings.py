@@ -1,27 +1,34 @@
 """Findings as sentences: what a check-in did, on which cluster, by how much, and how surely."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from farm.results.tables import Finding
 from reports.judged import SIGNS, count_text
-from reports.material import CheckInView, ClusterView, Material
+from reports.material import CheckInView, ClusterView, Material, plain
 from reports.metrics import MeasuredMetric, interval_text
+
+_TONES = {"slower": "worse", "broken": "worse", "faster": "better"}
+Entry = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class FindingView:
-    """One finding; the sentence is: check-in … `verb` `what` on `cluster` `evidence`."""
+    """One finding. Of kind product: check-in … `what` on `cluster` `evidence`.
+
+    Of kind environment no check-in is named: since `session` the surroundings changed on `cluster`, `what`.
+    """
 
     key: str
-    checkin: CheckInView
-    cluster: ClusterView
-    last_good: CheckInView | None
     kind: str
     state: str
+    cluster: ClusterView
+    checkin: CheckInView
+    last_good: CheckInView | None
+    session: str | None
     tone: str
-    verb: str
     what: str
     evidence: str
     detail: str
@@ -30,78 +37,92 @@ class FindingView:
 
     @property
     def sign(self) -> str:
-        return SIGNS[self.tone]
+        return SIGNS[self.tone] if self.tone != "plain" else f"{SIGNS['worse']}{SIGNS['better']}"
 
     @property
     def provisional(self) -> bool:
         return self.state != "confirmed"
 
     @property
+    def environment(self) -> bool:
+        return self.kind == "environment"
+
+    @property
+    def path(self) -> str:
+        """Where the finding stands: at its check-in, or at its cluster."""
+        return self.cluster.path if self.environment else self.checkin.path
+
+    @property
     def sentence(self) -> str:
-        did = f"{self.verb} {self.what}".strip()
-        told = f"check-in {self.checkin.short} «{self.checkin.subject}» {did} on {self.cluster.donor} {self.evidence}"
+        where = self.cluster.donor
+        if self.environment:
+            told = f"since session {self.session} the surroundings changed on {where}: {self.what} {self.evidence}"
+        else:
+            told = f"check-in {self.checkin.short} «{self.checkin.subject}» {self.what} on {where} {self.evidence}"
         return told.strip() + (" (provisional)" if self.provisional else "")
 
 
 def finding_views(material: Material) -> list[FindingView]:
-    """All public findings, newest check-in first."""
+    """All public findings, those of the newest check-ins first."""
     views = [view for row in material.findings if (view := _view(material, row))]
     return sorted(views, key=lambda view: (view.checkin.repository, -(view.checkin.number or 0), view.cluster.name))
 
 
 def _view(material: Material, row: Finding) -> FindingView | None:
     checkin, cluster = material.revision(row.revision), material.clusters.get(row.cluster)
-    if checkin is None or cluster is None:
+    session = next((str(entry["since"]) for entry in row.metrics if "since" in entry), None)
+    if checkin is None or cluster is None or (session is not None and not material.has_session(session)):
         return None
-    measured = [(MeasuredMetric.of(entry), entry) for entry in row.metrics if entry.get("ratio")]
-    verb, what, evidence, detail, tone = _words(row, measured)
-    fidelity = material.fidelity_of(row.cluster)
-    last_good = material.revision(row.last_good) if row.last_good else None
+    tone = _TONES.get(row.direction, "plain")
+    what, evidence, detail = _change(row, tone) if row.direction != "broken" else _break(row)
     return FindingView(
-        row.key,
-        checkin,
-        cluster,
-        last_good,
-        row.kind,
-        row.state,
-        tone,
-        verb,
-        what,
-        evidence,
-        detail,
-        fidelity,
-        row.found_at,
+        key=row.key,
+        kind=row.kind,
+        state=row.state,
+        cluster=cluster,
+        checkin=checkin,
+        last_good=material.revision(row.last_good) if row.last_good else None,
+        session=session,
+        tone=tone,
+        what=what,
+        evidence=evidence,
+        detail=detail,
+        fidelity=material.fidelity_of(row.cluster),
+        found_at=row.found_at,
     )
 
 
-def _words(row: Finding, measured: list[tuple[MeasuredMetric, dict[str, Any]]]) -> tuple[str, str, str, str, str]:
-    """verb, what, evidence, detail, tone."""
-    if not measured:
-        groups = sorted({MeasuredMetric.of({"unit": "", **entry}).group for entry in row.metrics})
-        tone = "better" if row.direction == "faster" else "worse"
-        return ("broke" if tone == "worse" else "mended", ", ".join(groups) or "it", "", "", tone)
-    tone = {"slower": "worse", "faster": "better"}.get(row.direction, "plain")
-    head, others = _head(measured, tone)
-    metric, entry = head
-    verb = "made" if row.kind == "product" else "came with a change of the surroundings:"
-    what = f"{metric.group} {metric.change_words(entry['ratio'])}"
+def _change(row: Finding, tone: str) -> tuple[str, str, str]:
+    """What became how much slower or faster, the evidence, and which other metrics moved with it."""
+    metric, entry, others = _head(row.metrics, tone)
+    change = f"{metric.group} {metric.change_words(entry['ratio'])}"
+    what = f"the canary's {change}" if row.kind == "environment" else f"made {change}"
     n = count_text(entry["n"], entry["replication"])
     evidence = f"{interval_text(entry['ratio'], entry['low'], entry['high'])}, {n}".lstrip(", ")
-    detail = "; ".join(
-        [metric.short_title, *(f"{other.title} {other.change_words(item['ratio'])}" for other, item in others)]
-    )
-    return verb, what, evidence, detail, tone
+    told = [metric.short_title, *(f"{other.title} {other.change_words(item['ratio'])}" for other, item in others)]
+    if entry.get("changed"):
+        facts = (f"{name} {old or 'none'} → {new or 'none'}" for name, (old, new) in entry["changed"].items())
+        told.append(f"facts that changed: {', '.join(map(plain, facts))}")
+    return what, evidence, "; ".join(told)
 
 
-def _head(
-    measured: list[tuple[MeasuredMetric, dict[str, Any]]], tone: str
-) -> tuple[tuple[MeasuredMetric, dict[str, Any]], list[tuple[MeasuredMetric, dict[str, Any]]]]:
-    """The metric that the sentence names: a wall time that tells the finding's direction, the largest such change."""
+def _break(row: Finding) -> tuple[str, str, str]:
+    """What no longer works, in how many sessions that was seen, and the first reason that was given."""
+    broken = [entry for entry in row.metrics if entry["ratio"] is None]
+    groups = dict.fromkeys(MeasuredMetric.of(entry).group for entry in broken)
+    sessions = max(entry["n"] for entry in broken)
+    reason = plain(str(broken[0].get("reason") or ""))
+    return f"broke {', '.join(groups)}", f"in {count_text(sessions, 'session')}", reason
 
-    def weight(item: tuple[MeasuredMetric, dict[str, Any]]) -> tuple[bool, bool, float]:
+
+def _head(entries: Sequence[Entry], tone: str) -> tuple[MeasuredMetric, Entry, list[tuple[MeasuredMetric, Entry]]]:
+    """The metric that the sentence names: one that tells the direction, a wall time, the largest such change."""
+
+    def weight(item: tuple[MeasuredMetric, Entry]) -> tuple[bool, bool, float]:
         metric, entry = item
         size = max(entry["ratio"], 1 / entry["ratio"])
         return metric.tone(entry["ratio"]) == tone, not metric.metric.endswith("cpu_s"), size
 
-    ordered = sorted(measured, key=weight, reverse=True)
-    return ordered[0], ordered[1:]
+    measured = [(MeasuredMetric.of(entry), entry) for entry in entries if entry["ratio"]]
+    first, *others = sorted(measured, key=weight, reverse=True)
+    return *first, others

@@ -18,7 +18,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
     listed = [
         {
             "checkin": checkin,
-            "findings": [finding for finding in findings if finding.checkin == checkin],
+            "findings": [finding for finding in findings if finding.checkin == checkin and not finding.environment],
             "sessions": sum(measured_in(session.builds, checkin.revision) for session in _done(material)),
         }
         for checkin in material.check_ins
@@ -28,7 +28,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
         content = {
             "checkin": checkin,
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
-            "findings": [finding for finding in findings if finding.checkin == checkin],
+            "findings": [finding for finding in findings if finding.checkin == checkin and not finding.environment],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],
         }

@@ -31,7 +31,6 @@ SUBJECTS = (
 BLOCKS = (1, 2, 2)
 SECRET = "kept-from-everybody"
 PUBLIC = {"tenant": "local", "account": "local", "visibility": "public"}
-PRIVATE = {"tenant": "local", "account": SECRET, "visibility": "private"}
 # scenario, params, metric, unit, level, relative spread, higher is better
 METRICS: tuple[tuple[str, dict[str, str], str, str, float, float], ...] = (
     ("boot", {}, "vmm_ms", "ms", 180, 0.05),
@@ -91,11 +90,16 @@ class SyntheticFarm:
     def judge(self) -> None:
         """Put down the verdicts that these samples call for."""
         comparisons = [*_against_parents(), *_against_clusters()]
-        findings = [_finding(cluster, visibility=PUBLIC) for cluster in ("acorn", "birch")]
+        findings = [a_finding(cluster) for cluster in ("acorn", "birch")]
         made_at = START + datetime.timedelta(days=1)
         write_analysis(
             self.engine, version=1, cause="synthetic", made_at=made_at, comparisons=comparisons, findings=findings
         )
+
+    def find(self, cluster: str, **changed: Any) -> None:
+        """Put down an analysis with one finding alone: check-in 1 made boot slower, unless `changed` says otherwise."""
+        findings = [a_finding(cluster, **changed)]
+        write_analysis(self.engine, version=1, cause="one", made_at=START, comparisons=[], findings=findings)
 
     def finish_campaign(self) -> None:
         self.see_check_ins()
@@ -390,22 +394,23 @@ def comparison(
     return tables.ComparisonRow(**{**row, **changed})
 
 
-def _finding(cluster: str, visibility: dict[str, str]) -> tables.Finding:
-    changed = [
+def a_finding(cluster: str, **changed: Any) -> tables.Finding:
+    moved = [
         {"scenario": "boot", "version": 1, "metric": metric, "unit": unit, "params": {}, "ratio": ratio,
          "low": ratio - 0.05, "high": ratio + 0.06, "n": 5, "replication": "block", "direction": "slower"}
         for metric, unit, ratio in (("answer_ms", "ms", 1.6), ("qemu_cpu_s", "s", 1.58))
     ]  # fmt: skip
-    return tables.Finding(
-        **visibility,
-        key=digest_of(["finding", cluster, visibility["account"]]),
-        kind="product",
-        state="confirmed",
-        cluster=cluster,
-        repository="example",
-        revision=revision_at(1),
-        last_good=revision_at(0),
-        direction="slower",
-        metrics=changed,
-        found_at=START + datetime.timedelta(hours=7),
-    )
+    row: dict[str, Any] = {
+        **PUBLIC,
+        "key": digest_of(["finding", cluster]),
+        "kind": "product",
+        "state": "confirmed",
+        "cluster": cluster,
+        "repository": "example",
+        "revision": revision_at(1),
+        "last_good": revision_at(0),
+        "direction": "slower",
+        "metrics": moved,
+        "found_at": START + datetime.timedelta(hours=7),
+    }
+    return tables.Finding(**{**row, **changed})

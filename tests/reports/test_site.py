@@ -118,6 +118,42 @@ def test_the_front_page_names_the_culprit_in_a_sentence(judged_site: Path) -> No
     assert "made-up examples" in words
 
 
+def test_a_break_is_told_with_its_reason(farm: Any) -> None:
+    farm.see_check_ins()
+    broken = {
+        "scenario": "chunked_upload",
+        "version": 1,
+        "metric": "outcome",
+        "unit": "",
+        "params": {"shape": "single"},
+    }
+    nothing = {"ratio": None, "low": None, "high": None, "replication": "session", "direction": "broken"}
+    entry = {**broken, **nothing, "n": 2, "reason": "proxy answered 503 <b>"}
+    farm.find("birch", direction="broken", metrics=[entry])
+    words = words_of(farm.publish() / "index.html")
+    assert (
+        "«Pack all drivers into the guests' initramfs» broke chunked upload, single on Birch Cloud in 2 sessions"
+        in words
+    )
+    assert "proxy answered 503 <b>" in words
+
+
+def test_a_change_of_the_surroundings_blames_no_check_in(farm: Any) -> None:
+    farm.see_check_ins()
+    farm.measure("acorn", 1)
+    entry = {"scenario": "boot", "version": 1, "metric": "answer_ms", "unit": "ms", "params": {}, "ratio": 1.3}
+    evidence = {"low": 1.2, "high": 1.4, "n": 6, "replication": "session", "direction": "slower"}
+    told = {**entry, **evidence, "since": "acorn1", "changed": {"kernel": ["6.1.0", "6.12.0"]}}
+    farm.find("acorn", kind="environment", metrics=[told], last_good=None)
+    site = farm.publish()
+    assert (
+        "since session acorn1 the surroundings changed on Acorn Hosting: the canary's boot 1.30 times slower "
+        "[1.20–1.40], 6 sessions"
+    ) in words_of(site / "index.html")
+    assert "kernel 6.1.0 → 6.12.0" in words_of(site / "clusters/acorn.html")
+    assert "Findings None." in words_of(page_of(site, "Pack all drivers"))
+
+
 def test_others_text_stays_text(judged_site: Path) -> None:
     for path, reader in pages(judged_site):
         assert "script" not in reader.tags, path
