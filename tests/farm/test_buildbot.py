@@ -1,23 +1,28 @@
 """The master, its workers and our queue as real processes: from a commit to ingested samples, through crashes."""
 
 import contextlib
+import datetime
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session as Transaction
 
-from farm.basedirs import Program, known_port, prepare_master, prepare_worker, worker_password
-from farm.results.database import open_database, reading
+from farm.basedirs import CannotPrepare, Program, known_port, prepare_master, prepare_worker, worker_password
+from farm.results.database import open_database, reading, transact
 from farm.results.tables import Bundle, CheckIn, Reservation, SampleRow, Session
+from farm.sessions import cancel
 from farm.settings import CHECKOUT, Settings, load_settings
 from tests.helpers.bundles import make_key
 from tests.helpers.repositories import Repository
@@ -25,6 +30,7 @@ from tests.helpers.repositories import Repository
 _PATIENCE_S = 60.0
 _SETTINGS = """\
 inventory = "{inventory}"
+clusters = {clusters}
 poll_interval_s = 0.5
 
 [[repository]]
@@ -35,7 +41,7 @@ url = "tiny"
 name = "probe"
 
 [campaign]
-blocks = [1, 2]
+blocks = [1]
 
 [addresses]
 site_port = 0
@@ -50,14 +56,15 @@ from scenarios.registry import SCENARIOS
 from tests.helpers.probe import PROBE
 
 SCENARIOS[PROBE.name] = PROBE
-c = BuildmasterConfig = build_config(load_settings(), (sys.executable, "-m", "tests.helpers.session_program", {orders!r}))
+c = BuildmasterConfig = build_config(load_settings(), ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "tests.helpers.session_program", {orders!r}))
 """
 
 
 class Farm:
     """A whole farm in a folder; `orders` steers its session program."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clusters: Sequence[str]) -> None:
+        self.clusters = list(clusters)
         self.home = home / "home"
         self.orders = home / "orders"
         self.orders.mkdir()
@@ -65,11 +72,11 @@ class Farm:
         self.repository.commit("Begin")
         self.repository.commit("Go on")
         file = home / "farm.toml"
-        file.write_text(_SETTINGS.format(inventory=CHECKOUT / "inventory"))
+        file.write_text(_SETTINGS.format(inventory=CHECKOUT / "inventory", clusters=self.clusters))
         self.settings: Settings = load_settings(file, self.home)
         self.config = home / "master.cfg"
         self.config.write_text(_CONFIG.format(orders=str(self.orders)))
-        for cluster in ("acorn", "birch"):
+        for cluster in self.clusters:
             make_key(self.home / "keys" / cluster)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -81,7 +88,7 @@ class Farm:
 
     def start(self) -> None:
         self.start_master()
-        for cluster in ("acorn", "birch"):
+        for cluster in self.clusters:
             self.start_worker(cluster)
 
     def _start(self, program: Program) -> None:
@@ -120,6 +127,13 @@ class Farm:
             return [(s, int(a), int(t), int(p)) for s, a, t, p in (line.split() for line in lines)]
         return []
 
+    def running(self) -> bool:
+        """Whether any session program is alive."""
+        return any(_alive(pid) for _, _, _, pid in self.starts())
+
+    def ask(self, work: Callable[[Transaction], object]) -> None:
+        transact(open_database(self.settings.database_url), work)
+
     def wait_until(self, happened: Callable[[], object], what: str) -> None:
         give_up_at = time.monotonic() + _PATIENCE_S
         while not happened():
@@ -140,13 +154,23 @@ class Farm:
         return file.read_text()[-6000:] if file.exists() else "no log"
 
 
+FarmMaker = Callable[[Sequence[str]], Farm]
+
+
 @pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
-    built = Farm(tmp_path)
+def make_farm(tmp_path: Path) -> Iterator[FarmMaker]:
+    """Builds one farm with the named clusters, and ends all its processes after the test."""
+    built: list[Farm] = []
+
+    def make(clusters: Sequence[str]) -> Farm:
+        built.append(Farm(tmp_path, clusters))
+        return built[0]
+
     try:
-        yield built
+        yield make
     finally:
-        built.stop()
+        for farm in built:
+            farm.stop()
 
 
 def _alive(pid: int) -> bool:
@@ -156,41 +180,39 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_commits_are_measured_and_ingested_once_on_every_cluster(farm: Farm) -> None:
-    farm.start()
-    farm.wait_until_done(4)  # the history: two ordinals on two clusters
-    farm.repository.commit("Another one")
-    farm.wait_until_done(8)
-
-    starts = farm.starts()
-    assert len(starts) == 8
-    tokens = [token for _, _, token, _ in starts]
-    assert tokens == sorted(set(tokens)), "clusters on one machine take turns, each with a higher token"
+def _count(farm: Farm, query: Select[Any]) -> int:
     with reading(open_database(farm.settings.database_url)) as transaction:
-        assert transaction.scalar(select(func.count()).select_from(CheckIn)) == 3
-        assert transaction.scalar(select(func.count()).select_from(Bundle).where(Bundle.accepted)) == 8
-        # history: 2 builds × 3 blocks × 2 clusters; the new check-in, its parent and the canary: 3 × 3 × 2
-        assert transaction.scalar(select(func.count()).select_from(SampleRow)) == 2 * 3 * 2 + 3 * 3 * 2
+        return transaction.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+
+def test_commits_are_measured_and_ingested_once_on_every_cluster(make_farm: FarmMaker) -> None:
+    farm = make_farm(("acorn", "birch"))
+    farm.start()
+    farm.wait_until_done(2)  # the history
+    farm.repository.commit("Another one")
+    farm.wait_until_done(4)
+
+    tokens = [token for _, _, token, _ in farm.starts()]
+    assert tokens == sorted(set(tokens)), "clusters on one machine take turns, each with a higher token"
+    assert len(tokens) == 4
+    assert _count(farm, select(CheckIn)) == 3
+    assert _count(farm, select(Bundle).where(Bundle.accepted)) == 4
+    # one block each: the two builds of the history; the new check-in, its parent and the canary
+    assert _count(farm, select(SampleRow)) == 2 * 2 + 3 * 2
     assert {session.progress["what"] for session in farm.sessions() if session.progress} == {"measuring"}
-
-    def all_freed() -> bool:
-        with reading(open_database(farm.settings.database_url)) as transaction:
-            return not transaction.scalars(select(Reservation).where(Reservation.released_at.is_(None))).all()
-
-    farm.wait_until(all_freed, "all reservations released")
+    held = select(Reservation).where(Reservation.released_at.is_(None))
+    farm.wait_until(lambda: _count(farm, held) == 0, "all reservations released")
     assert list((farm.home / "incoming").iterdir()) == []
-    for cluster in ("acorn", "birch"):
+    for cluster in farm.clusters:
         assert worker_password(farm.settings, cluster) not in farm.log("master")
         assert ((farm.home / "keys" / f"worker-{cluster}").stat().st_mode & 0o777) == 0o600
+    _assert_pages_control_nothing(farm)
 
 
-def test_pages_of_buildbot_control_nothing(farm: Farm) -> None:
-    (farm.orders / "hold").touch()
-    farm.start()
-    farm.wait_until(farm.starts, "a session to run")
+def _assert_pages_control_nothing(farm: Farm) -> None:
     base = f"http://127.0.0.1:{known_port(farm.settings, 'buildbot_port')}/api/v2"
     with urllib.request.urlopen(f"{base}/builders", timeout=10) as answer:
-        assert {builder["name"] for builder in json.load(answer)["builders"]} == {"acorn", "birch"}
+        assert {builder["name"] for builder in json.load(answer)["builders"]} == set(farm.clusters)
     for path, method in (
         ("builds/1", "stop"),
         ("builds/1", "rebuild"),
@@ -208,62 +230,76 @@ def test_pages_of_buildbot_control_nothing(farm: Farm) -> None:
         refused.value.close()
 
 
-def test_a_killed_master_loses_and_doubles_nothing(farm: Farm) -> None:
+def test_killed_workers_and_masters_lose_and_double_nothing(make_farm: FarmMaker) -> None:
+    farm = make_farm(("acorn",))
     (farm.orders / "hold").touch()
     farm.start()
     farm.wait_until(farm.starts, "a session to run")
-    first_session, _, first_token, pid = farm.starts()[0]
+    farm.kill("worker-acorn")
+    farm.wait_until(lambda: not farm.running(), "the session program to end with its worker")
+    farm.start_worker("acorn")
+    farm.wait_until(lambda: len(farm.starts()) == 2, "the session to run again")
     farm.kill("master")
-    farm.wait_until(lambda: not _alive(pid), "the worker to end its session")
+    farm.wait_until(lambda: not farm.running(), "the worker to end the session program without its master")
     (farm.orders / "hold").unlink()
     farm.start_master()
-    farm.wait_until_done(4)
+    farm.wait_until_done(1)
 
-    again = [(attempt, token) for session, attempt, token, _ in farm.starts() if session == first_session]
-    assert [attempt for attempt, _ in again] == [1, 2]
-    assert again[1][1] > first_token
-    assert len(farm.starts()) == 5
-    assert {session.failures for session in farm.sessions()} == {0}, "our own restart is nobody's failure"
-    with reading(open_database(farm.settings.database_url)) as transaction:
-        assert transaction.scalar(select(func.count()).select_from(Bundle)) == 4
-
-
-def test_a_killed_worker_ends_its_session_program_and_the_session_is_tried_again(farm: Farm) -> None:
-    (farm.orders / "hold").touch()
-    farm.start()
-    farm.wait_until(farm.starts, "a session to run")
-    session, _, _, pid = farm.starts()[0]
-    cluster = next(one.cluster for one in farm.sessions() if one.id == session)
-    farm.kill(f"worker-{cluster}")
-    (farm.orders / "hold").unlink()
-    farm.start_worker(cluster)
-    farm.wait_until_done(4)
-
-    assert len(farm.starts()) == 5
-    assert {one.id: (one.attempt, one.failures) for one in farm.sessions()}[session] == (2, 1)
-    assert not _alive(pid)
+    starts = farm.starts()
+    assert [attempt for _, attempt, _, _ in starts] == [1, 2, 3]
+    tokens = [token for _, _, token, _ in starts]
+    assert tokens == sorted(set(tokens))
+    assert [session.failures for session in farm.sessions()] == [1], "our own restart is nobody's failure"
+    assert _count(farm, select(Bundle)) == 1
+    assert _count(farm, select(SampleRow)) == 2
 
 
-def test_a_session_that_fails_is_tried_three_times_and_says_whose_fault_it_was(farm: Farm) -> None:
+def test_failures_are_counted_and_cancelled_sessions_are_ended(make_farm: FarmMaker) -> None:
+    farm = make_farm(("birch",))
     (farm.orders / "refuse").write_text("4")
     farm.start()
-    farm.wait_until(lambda: [one.state for one in farm.sessions()] == ["failed"] * 4, "all sessions failed")
-    assert {(one.attempt, one.fault, one.message) for one in farm.sessions()} == {
-        (3, "donor", "the host has no disk left")
-    }
-    assert len(farm.starts()) == 12
-    with reading(open_database(farm.settings.database_url)) as transaction:
-        assert transaction.scalar(select(func.count()).select_from(SampleRow)) == 0
+    farm.wait_until(lambda: [one.state for one in farm.sessions()] == ["failed"], "the session failed")
+    (failed,) = farm.sessions()
+    assert (failed.attempt, failed.fault, failed.message) == (3, "donor", "the host has no disk left")
+    assert len(farm.starts()) == 3
+    assert _count(farm, select(SampleRow)) == 0
+
+    (farm.orders / "refuse").unlink()
+    (farm.orders / "hold").touch()
+    farm.repository.commit("Unwanted")
+    farm.wait_until(lambda: len(farm.starts()) == 4, "the next session to run")
+    farm.ask(lambda transaction: cancel(transaction, farm.starts()[3][0], datetime.datetime.now(datetime.UTC)))
+    farm.wait_until(lambda: not farm.running(), "its program to be ended")
+    (farm.orders / "hold").unlink()
+    farm.repository.commit("Wanted")
+    farm.wait_until(
+        lambda: [one.state for one in farm.sessions()] == ["failed", "cancelled", "done"], "the next one to be done"
+    )
+    assert len(farm.starts()) == 5
 
 
 def test_the_farms_own_configuration_is_valid(tmp_path: Path) -> None:
-    settings = load_settings(home=tmp_path)
-    prepare_master(settings)
+    file = tmp_path / "farm.toml"
+    file.write_text("[addresses]\nsite_port = 0\nbuildbot_port = 0\nworker_port = 0\n")
+    prepare_master(load_settings(file, tmp_path))
     checked = subprocess.run(
         (str(Path(sys.executable).parent / "buildbot"), "checkconfig", str(CHECKOUT / "master.cfg")),
-        env={**os.environ, "FARM_HOME": str(tmp_path)},
+        env={**os.environ, "FARM_HOME": str(tmp_path), "SETTINGS": str(file)},
         capture_output=True,
         text=True,
         timeout=60,
     )
     assert (checked.returncode, checked.stdout.strip()) == (0, "Config file is good!"), checked.stderr
+
+
+def test_a_port_that_is_taken_says_so_before_anything_is_changed(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        file = tmp_path / "farm.toml"
+        file.write_text(f"[addresses]\nbuildbot_port = {port}\n")
+        home = tmp_path / "home"
+        with pytest.raises(CannotPrepare, match=rf"port {port} is taken: .*addresses\.buildbot_port"):
+            prepare_master(load_settings(file, home))
+        assert not home.exists()
