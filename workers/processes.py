@@ -111,18 +111,20 @@ def end_all(find: Finder, *, timeout_s: float, term_first: bool = True) -> tuple
         if now > timeout_s:
             return ended - remaining, remaining
         gentle = term_first and now < _TERM_GRACE_S
-        for pid in remaining - ended if gentle else remaining:
-            _signal(pid, signal.SIGTERM if gentle else signal.SIGKILL, find)
+        number = signal.SIGTERM if gentle else signal.SIGKILL
+        _signal_those_still_found(remaining - ended if gentle else remaining, number, find)
         ended |= remaining
         time.sleep(_POLL_S)
     return ended, set()
 
 
-def _signal(pid: int, number: int, find: Finder) -> None:
-    with contextlib.suppress(ProcessLookupError, OSError):
-        handle = os.pidfd_open(pid)
-        try:
-            if pid in find():
-                signal.pidfd_send_signal(handle, number)
-        finally:
-            os.close(handle)
+def _signal_those_still_found(pids: Iterable[int], number: signal.Signals, find: Finder) -> None:
+    with contextlib.ExitStack() as handles:
+        opened: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                opened[pid] = os.pidfd_open(pid)
+                handles.callback(os.close, opened[pid])
+        for pid in opened.keys() & set(find()):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(opened[pid], number)

@@ -239,6 +239,22 @@ def test_guests_run_unprivileged(up: ClusterHosts) -> None:
     sweep(up)
 
 
+def test_a_guests_vmm_cannot_speak_to_libvirt(up: ClusterHosts) -> None:
+    program = """if True:
+        import glob, socket
+        for path in glob.glob('/run/libvirt/*-sock*') + glob.glob('/srv/peers/*/*-sock*'):
+            try:
+                socket.socket(socket.AF_UNIX).connect(path)
+                print('reached', path)
+            except PermissionError:
+                print('denied')"""
+    user = ["setpriv", f"--reuid={GUEST_UID}", f"--regid={GUEST_UID}", "--clear-groups"]
+    with up.hosts[0].agent("test-session") as agent:
+        answers = agent.run([*user, "/usr/bin/python3", "-c", program], timeout_s=10).splitlines()
+    assert len(answers) >= 6
+    assert set(answers) == {"denied"}
+
+
 def test_what_is_not_ours_survives_a_sweep_and_keeps_the_cluster_up(cluster: LocalCluster, up: ClusterHosts) -> None:
     host = up.hosts[0]
     with SessionMark(up.folder, "33333333cccc") as mark:

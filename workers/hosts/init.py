@@ -157,6 +157,7 @@ listen_tls = 0
 listen_tcp = 0
 auth_unix_rw = "none"
 unix_sock_rw_perms = "0700"
+unix_sock_ro_perms = "0700"
 host_uuid = "{host.uuid}"
 max_clients = 100
 log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
