@@ -139,8 +139,10 @@ def _migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if MigrationContext.configure(connection).get_current_revision() == newest:
             return
-    with _writer(engine).begin() as connection:
-        # the lock is held until the commit; whoever waited for it finds nothing left to do
+    # The lock is held until the commit; whoever waited for it finds nothing left to do. On PostgreSQL not in
+    # a serialisable transaction: its snapshot would be older than the lock
+    locking = _writer(engine) if engine.dialect.name == "sqlite" else engine
+    with locking.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         config.attributes["connection"] = connection

@@ -140,15 +140,15 @@ def samples(
         SampleRow.session: session,
         SampleRow.revision: revision,
     }
-    conditions = [column == value for column, value in wanted.items() if value is not None]
+    query = query.where(*(column == value for column, value in wanted.items() if value is not None))
     with reading(engine) as transaction:
-        found = transaction.execute(query.where(*conditions)).mappings().all()
-        builds = _builds(transaction, {row["session"] for row in found})
+        found = transaction.execute(query).mappings().all()
+        builds = _builds(transaction, query.with_only_columns(SampleRow.session).order_by(None))
     records = [_sample_record(row, builds[row["session"]].get(row["revision"], {})) for row in found]
     return pd.DataFrame(records, columns=list(SAMPLE_COLUMNS))
 
 
-def _builds(transaction: Transaction, identities: Collection[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
+def _builds(transaction: Transaction, identities: Select[str]) -> dict[str, dict[str, Mapping[str, Any]]]:
     """Per session and revision, what the session planned to deploy."""
     found = transaction.execute(select(Session.id, Session.builds).where(Session.id.in_(identities)))
     return {row.id: {build["revision"]: build for build in row.builds} for row in found}

@@ -61,6 +61,9 @@ class Farmhouse:
         with reading(self.engine) as transaction:
             found = transaction.execute(select(table.__table__)).mappings()
             rows = [{str(key): value for key, value in row.items() if key != "id"} for row in found]
+            if table is SampleRow:
+                keys = {row.id: row.key for row in transaction.scalars(select(Series))}
+                rows = [{**row, "series": keys[row["series"]]} for row in rows]
         return sorted(rows, key=repr)
 
 
