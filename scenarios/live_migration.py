@@ -126,15 +126,19 @@ def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -
 
 def _wait_until_steady(bench: Bench, guest: Guest) -> None:
     """Until the guest beats, and has checked memory and disk; raises WorkNotProven when it does not get there."""
-    give_up_s = bench.now_s() + TIMEOUT_S / 3
-    while bench.now_s() < give_up_s:
+    started_s = bench.now_s()
+    while bench.now_s() < started_s + TIMEOUT_S / 3:
         bench.pause_s(POLL_S)
-        beats = guest.beats(bench.now_s() - STEADY_S, bench.now_s())
-        if len(beats) >= STEADY_BEATS and beats[0].pages_ok > 0 and beats[0].disk_ok > 0:
-            if beats[-1].pages_bad or beats[-1].disk_bad:
+        now_s = bench.now_s()
+        recent = guest.beats(now_s - SILENCE_S, now_s)
+        if not recent and now_s > started_s + SILENCE_S:
+            break
+        steady = [beat for beat in recent if beat.at_s > now_s - STEADY_S]
+        if len(steady) >= STEADY_BEATS and steady[0].pages_ok > 0 and steady[0].disk_ok > 0:
+            if steady[-1].pages_bad or steady[-1].disk_bad:
                 raise WorkNotProven("the guest's memory or disk is not as written before any migration")
             return
-    raise WorkNotProven("the guest did not come to beat and to check memory and disk steadily before its migration")
+    raise WorkNotProven("before its migration the guest did not beat, and check memory and disk, steadily")
 
 
 def _bandwidth(params: Mapping[str, object]) -> int | None:

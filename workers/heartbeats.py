@@ -40,6 +40,7 @@ class _Collector:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((address, 0))
+        self._closed = False
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._receive, daemon=True, name="heartbeats")
         self._thread.start()
@@ -60,7 +61,8 @@ class _Collector:
             raise Failed("farm", f"heartbeats of guest {nonce} are not expected") from None
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
+        self._closed = True
+        with contextlib.suppress(OSError):  # wakes the thread, though nothing was connected
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(_STOP_S)
         self._socket.close()
@@ -69,11 +71,11 @@ class _Collector:
         space = socket.CMSG_SPACE(_TIMESPEC.size)
         while True:
             try:
-                datagram, ancillary, _, sender = self._socket.recvmsg(_DATAGRAM_BYTES, space)
+                datagram, ancillary, _, _ = self._socket.recvmsg(_DATAGRAM_BYTES, space)
             except OSError:
+                datagram, ancillary = b"", []
+            if self._closed:
                 return
-            if sender is None or not datagram:
-                return  # shut down
             self._note(datagram, _arrival_s(ancillary))
 
     def _note(self, datagram: bytes, at_s: float) -> None:

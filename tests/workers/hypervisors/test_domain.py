@@ -1,0 +1,93 @@
+"""The domain XML that libvirt is given: golden files, and what differs with each setting."""
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scenarios.contract import Workload
+from scenarios.recipe import DiskSettings, GuestSettings
+from workers.hypervisors.domain import (
+    BOOT_ARGUMENTS,
+    DiskImage,
+    Machine,
+    command_line,
+    domain_xml,
+    mac_of,
+    uuid_of,
+    with_console,
+)
+
+GOLDEN = Path(__file__).resolve().parents[2] / "data" / "domains"
+PLAIN = Machine(
+    name="farm-0123456789ab-1",
+    emulator="/usr/bin/qemu-system-x86_64",
+    kernel=Path("/srv/shared/images/d/vmlinux"),
+    initrd=Path("/srv/shared/images/d/initrd"),
+    command_line="console=ttyS0 farm.nonce=abc",
+    bridge="br0",
+    console=Path("/srv/console/farm-0123456789ab-1.log"),
+    settings=GuestSettings(),
+    disk_settings=DiskSettings(),
+)
+MACHINES = {
+    "plain": PLAIN,
+    "overlay-writethrough": replace(
+        PLAIN,
+        disk=DiskImage(Path("/srv/work/sessions/s/disk.qcow2"), "qcow2"),
+        disk_settings=DiskSettings(cache="writethrough"),
+    ),
+    "larger-older": replace(
+        PLAIN,
+        settings=GuestSettings(memory_mib=256, vcpus=2, machine="pc", cpu="qemu64"),
+        disk=DiskImage(Path("/srv/work/sessions/s/disk.raw"), "raw"),
+        disk_settings=DiskSettings(io="native"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_the_xml_is_the_golden_one(name: str) -> None:
+    assert domain_xml(MACHINES[name]) == (GOLDEN / f"{name}.xml").read_text()
+
+
+def test_what_a_recipe_says_cannot_become_markup() -> None:
+    hostile = replace(PLAIN, command_line="</cmdline><kernel>/etc/shadow</kernel> & \"'")
+    domain = ET.fromstring(domain_xml(hostile))
+    assert domain.findtext("os/cmdline") == hostile.command_line
+    assert [kernel.text for kernel in domain.iter("kernel")] == [str(PLAIN.kernel)]
+
+
+@pytest.mark.parametrize(
+    ("workload", "has_disk", "told"),
+    [
+        (Workload(), False, []),
+        (Workload(memory_mib=32, pages_per_s=1000), False, ["farm.memory_mib=32", "farm.pages_per_s=1000"]),
+        (Workload(disk=True), True, ["farm.disk=1"]),
+        (Workload(disk=True, write_test_blocks=8), False, []),
+        (Workload(write_test_blocks=8), True, ["farm.write_blocks=8"]),
+    ],
+)
+def test_the_guest_is_told_its_workload(workload: Workload, has_disk: bool, told: list[str]) -> None:
+    line = command_line(
+        nonce="n1", address="10.0.0.9/24", observer="10.0.0.1:7", workload=workload, has_disk=has_disk, extra="debug"
+    )
+    known = ["farm.nonce=n1", "farm.address=10.0.0.9/24", "farm.observer=10.0.0.1:7"]
+    assert line.split() == [*BOOT_ARGUMENTS.split(), "debug", *known, *told]
+
+
+def test_names_make_identities_of_their_own() -> None:
+    names = [f"farm-0123456789ab-{number}" for number in range(200)]
+    assert len({uuid_of(name) for name in names}) == len({mac_of(name) for name in names}) == len(names)
+    assert all(mac_of(name).startswith("52:54:00:") for name in names)
+    assert uuid_of(names[0]) == uuid_of(names[0])
+
+
+def test_the_target_host_keeps_the_console_where_it_keeps_consoles() -> None:
+    moved = ET.fromstring(with_console(domain_xml(PLAIN), Path("/elsewhere/g.log"), "/opt/qemu"))
+    source = moved.find("devices/serial/source")
+    assert source is not None
+    assert source.get("path") == "/elsewhere/g.log"
+    assert moved.findtext("devices/emulator") == "/opt/qemu"
+    assert moved.findtext("uuid") == uuid_of(PLAIN.name)

@@ -1,0 +1,169 @@
+"""Disks on a real XFS: what each method makes, and that each proof fails when it should."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from scenarios.contract import Unsupported, WorkNotProven
+from workers.agent import AgentLink
+from workers.hosts.base import Host
+from workers.hosts.namespaces import LocalCluster
+from workers.volumes import base as volumes
+from workers.volumes.disks import AgentDisk, Base, make_disk
+
+pytestmark = pytest.mark.machine
+
+MIB = 16
+BLOCKS = 6
+NONCE = "n0nce"
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """A host's agent, and a base image of its own on the host's XFS."""
+
+    host: Host
+    agent: AgentLink
+    folder: Path
+    base: Base
+    numbers: Iterator[int]
+
+    def make(self, method: str) -> AgentDisk:
+        path = self.folder / f"disk-{next(self.numbers)}"
+        disk, took_s = make_disk(self.agent, method, path, self.base, uid=self.host.guest_uid, cluster_size_kib=64)
+        assert took_s > 0
+        return disk
+
+    def run(self, *argv: str | Path) -> str:
+        return self.agent.run([str(word) for word in argv], timeout_s=60)
+
+
+@pytest.fixture(scope="module")
+def workshop(make_cluster: Callable[..., LocalCluster]) -> Iterator[Workshop]:
+    host = make_cluster("volumes", hosts=1).up().hosts[0]
+    with host.agent(uuid.uuid4().hex) as agent:
+        folder = host.work_dir / "volumes-test"
+        made = agent.call("volumes.base.make_base", timeout_s=60, folder=str(folder), mib=MIB)
+        yield Workshop(host, agent, folder, Base(Path(made["path"]), made["digest"]), itertools.count())
+        agent.run(["rm", "-r", str(folder)], timeout_s=30)
+
+
+def write_as_a_guest_would(workshop: Workshop, disk: AgentDisk, *, last: int = BLOCKS) -> None:
+    """Both passes of the write test, by QEMU's own tool; the second one ends before block `last`."""
+    for write_pass, blocks in ((1, BLOCKS), (2, last)):
+        for block in range(blocks):
+            word = volumes.test_word(NONCE, write_pass, block).to_bytes(8, "little")
+            pattern = "".join(f"\\{byte:03o}" for byte in word * (volumes.BLOCK_BYTES // 8))
+            workshop.run("sh", "-c", f"printf '{pattern}' > {workshop.folder}/pattern")
+            write = f"write -s {workshop.folder}/pattern {block * volumes.STRIDE_BYTES} {volumes.BLOCK_BYTES}"
+            workshop.run("qemu-io", "-f", disk.format, "-c", write, disk.path)
+
+
+@pytest.mark.parametrize("method", ["overlay", "reflink", "copy"])
+def test_a_disk_that_was_written_is_proven(workshop: Workshop, method: str) -> None:
+    disk = workshop.make(method)
+    write_as_a_guest_would(workshop, disk)
+    assert method in disk.prove_sharing()
+    assert "unchanged" in disk.prove_base_unchanged()
+    assert f"{BLOCKS} blocks" in disk.prove_written(NONCE, BLOCKS)
+    with pytest.raises(WorkNotProven, match="block 0 of"):
+        disk.prove_written("another", BLOCKS)
+    disk.remove()
+    disk.remove()
+
+
+@pytest.mark.parametrize("method", ["overlay", "reflink", "copy"])
+def test_only_the_guests_user_may_open_a_disk(workshop: Workshop, method: str) -> None:
+    disk = workshop.make(method)
+    assert workshop.run("stat", "-c", "%u %a", disk.path).split() == [str(workshop.host.guest_uid), "600"]
+    assert workshop.run("stat", "-c", "%u %a", workshop.base.path).split() == ["0", "444"]
+    disk.remove()
+
+
+@pytest.mark.parametrize("method", ["overlay", "copy"])
+def test_a_second_pass_that_ended_early_is_caught(workshop: Workshop, method: str) -> None:
+    disk = workshop.make(method)
+    write_as_a_guest_would(workshop, disk, last=BLOCKS - 1)
+    with pytest.raises(WorkNotProven, match=f"block {BLOCKS - 1} of"):
+        disk.prove_written(NONCE, BLOCKS)
+    disk.remove()
+
+
+def test_a_copy_that_secretly_shares_blocks_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("copy")
+    disk.remove()
+    workshop.run("cp", "--reflink=always", workshop.base.path, disk.path)
+    with pytest.raises(WorkNotProven, match="no full copy"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_a_copy_with_holes_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("copy")
+    workshop.run("fallocate", "--punch-hole", "--offset", "1MiB", "--length", "1MiB", disk.path)
+    with pytest.raises(WorkNotProven, match="no full copy"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_a_reflink_that_is_a_copy_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("reflink")
+    disk.remove()
+    workshop.run("cp", "--reflink=never", workshop.base.path, disk.path)
+    with pytest.raises(WorkNotProven, match="no reflink"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_a_reflink_of_something_else_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("reflink")
+    disk.remove()
+    workshop.run("cp", "--reflink=never", workshop.base.path, f"{disk.path}.other")
+    workshop.run("cp", "--reflink=always", f"{disk.path}.other", disk.path)
+    with pytest.raises(WorkNotProven, match="no reflink"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_an_overlay_that_was_flattened_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("overlay")
+    disk.remove()
+    workshop.run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", workshop.base.path, disk.path)
+    with pytest.raises(WorkNotProven, match="no overlay"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_an_overlay_that_holds_all_blocks_itself_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("overlay")
+    workshop.run("qemu-io", "-f", "qcow2", "-c", f"write -P 7 0 {MIB}M", disk.path)
+    with pytest.raises(WorkNotProven, match="no overlay"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_a_changed_base_is_caught_and_made_anew(workshop: Workshop) -> None:
+    disk = workshop.make("overlay")
+    workshop.run("sh", "-c", f"printf x | dd of={workshop.base.path} bs=1 seek=4096 conv=notrunc status=none")
+    with pytest.raises(WorkNotProven, match="base image has changed"):
+        disk.prove_base_unchanged()
+    made = workshop.agent.call("volumes.base.make_base", timeout_s=60, folder=str(workshop.folder), mib=MIB)
+    assert made == {"path": str(workshop.base.path), "digest": workshop.base.digest}
+    assert "unchanged" in disk.prove_base_unchanged()
+    disk.remove()
+
+
+def test_without_shared_blocks_a_reflink_is_unsupported(workshop: Workshop) -> None:
+    elsewhere = workshop.host.console_dir / "disk"
+    with pytest.raises(Unsupported, match="cannot share blocks"):
+        make_disk(workshop.agent, "reflink", elsewhere, workshop.base, uid=workshop.host.guest_uid, cluster_size_kib=64)
+    assert "disk" not in workshop.run("ls", workshop.host.console_dir).split()
+
+
+def test_an_unknown_method_is_unsupported(workshop: Workshop) -> None:
+    with pytest.raises(Unsupported, match="no method 'snapshot'"):
+        workshop.make("snapshot")
