@@ -65,18 +65,8 @@ def claim_port(settings: Settings, name: PortName) -> int:
 
     Recorded in run/ports.json. Raises CannotPrepare when somebody else has it.
     """
-    wanted = int(getattr(settings.farm.addresses, name))
-    recorded = _recorded_ports(settings)
-    if wanted == 0:
-        before = recorded.get(name, 0)
-        port = before if before and _is_free(before) else _free_port()
-    elif _is_free(wanted):
-        port = wanted
-    else:
-        raise CannotPrepare(f"port {wanted} is taken: choose another one (settings: addresses.{name}), or 0 for any")
-    path = _ports_file(settings)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**recorded, name: port}))
+    port = _choose_port(settings, name)
+    _record_ports(settings, {name: port})
     return port
 
 
@@ -106,8 +96,8 @@ def worker_password(settings: Settings, cluster: str) -> str:
 
 def prepare_master(settings: Settings, config: Path = CHECKOUT / "master.cfg") -> Program:
     """Make the master's folder and database, and claim its ports; again is no harm. Raises CannotPrepare."""
-    claim_port(settings, "buildbot_port")
-    claim_port(settings, "worker_port")
+    names: tuple[PortName, ...] = ("buildbot_port", "worker_port")
+    _record_ports(settings, {name: _choose_port(settings, name) for name in names})
     folder = _master_dir(settings)
     version = f"{importlib.metadata.version('buildbot')} {config}"
     stamp = folder / "prepared"
@@ -141,6 +131,24 @@ def prepare_worker(settings: Settings, cluster: str) -> Program:
     )
     (folder / "buildbot.tac").write_text(tac)
     return _program(settings, f"worker-{cluster}", folder)
+
+
+def _choose_port(settings: Settings, name: PortName) -> int:
+    wanted = int(getattr(settings.farm.addresses, name))
+    if wanted == 0:
+        before = _recorded_ports(settings).get(name, 0)
+        return before if before and _is_free(before) else _free_port()
+    if not _is_free(wanted):
+        raise CannotPrepare(f"port {wanted} is taken: choose another one (settings: addresses.{name}), or 0 for any")
+    return wanted
+
+
+def _record_ports(settings: Settings, ports: Mapping[str, int]) -> None:
+    path = _ports_file(settings)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps({**_recorded_ports(settings), **ports}))
+    part.rename(path)
 
 
 def _program(settings: Settings, name: str, folder: Path) -> Program:

@@ -92,7 +92,9 @@ class FarmService(BuildbotService):
     def startService(self) -> Any:  # noqa: N802 - Buildbot's name
         yield super().startService()
         self._warnings: list[str] = []
-        yield self._guarded(lambda: deferToThread(self._recover))
+        # what had arrived is admitted first, so that it need not be measured again
+        yield self._guarded(lambda: deferToThread(self._gate.take_in_leftovers))
+        yield self._guarded(lambda: deferToThread(scheduler.interrupt_all, self._engine, _now()))
         self._loops = [LoopingCall(self._guarded, self._turn), LoopingCall(self._guarded, self._watch)]
         for loop, interval_s in zip(self._loops, (_TURN_S, self._settings.farm.poll_interval_s), strict=True):
             loop.start(interval_s).addErrback(log.err, "farm: a loop ended")
@@ -111,11 +113,6 @@ class FarmService(BuildbotService):
             yield work()
         except Exception:  # noqa: BLE001 - a loop that ended would stop the whole farm
             log.err(None, "farm: a turn failed and is tried again")
-
-    def _recover(self) -> None:
-        """After a restart: bundles that had arrived are admitted, what was running is queued again."""
-        self._gate.take_in_leftovers()
-        scheduler.interrupt_all(self._engine, _now())
 
     @defer.inlineCallbacks
     def _watch(self) -> Any:

@@ -232,7 +232,10 @@ class Gate:
             partial.unlink()
         for file in sorted(incoming.glob("*-*.tar.gz")):
             identity, _, attempt = file.name.removesuffix(".tar.gz").rpartition("-")
-            self.take_in(identity, int(attempt))
+            try:
+                self.take_in(identity, int(attempt))
+            except ValueError:  # an attempt that is no number, or SessionError: an unknown session
+                file.unlink(missing_ok=True)  # nobody asked for it
 
 
 def _attempt_of(step: BuildStep) -> tuple[str, int]:
