@@ -1,6 +1,5 @@
 """What ended sessions left on one machine: found by their marks, and cleared. Runs where the leftovers are."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -124,6 +123,11 @@ def _remove(folder: Path) -> bool:
         return False
     if mounted := [str(place) for place in _mount_points() if place.is_relative_to(folder)]:
         raise OSError(f"still mounted: {', '.join(mounted)}")
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, onerror=_unless_gone)
     return True
+
+
+def _unless_gone(_function: object, _path: str, error: tuple[type, BaseException, object]) -> None:
+    """Another host of the cluster may be removing the same shared folder."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]

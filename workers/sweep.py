@@ -30,7 +30,7 @@ _NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked fo
 class Swept:
     """What a sweep found and cleared; `failures` is what it could not, and whose fault that is."""
 
-    sessions: tuple[str, ...] = ()  # ended ones
+    sessions: tuple[str, ...] = ()  # ended ones that were swept
     guests: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()
@@ -47,8 +47,9 @@ class Swept:
 def sweep(cluster: ClusterHosts, *, own: str | None = None, hosts: Collection[str] | None = None) -> Swept:
     """Clear the marks of ended sessions, and of `own`, from the hosts of the lease (default: all).
 
-    What `own` keeps: its folder on the worker's machine, and its agents, which end with their links.
-    Its folders on hosts are removed and have to be made anew.
+    An ended session is known until a sweep of all hosts has found nothing in its way. What `own` keeps: its
+    folder on the worker's machine, and its agents, which end with their links; its folders on hosts are removed
+    and have to be made anew.
     """
     leased = [host for host in cluster.hosts if hosts is None or host.name in hosts]
     with contextlib.ExitStack() as locks:
@@ -59,7 +60,9 @@ def sweep(cluster: ClusterHosts, *, own: str | None = None, hosts: Collection[st
         ]
         with ThreadPoolExecutor(max(1, len(leased))) as pool:
             parts = list(pool.map(lambda host: _sweep_host(host, ended, own), leased))
-        parts.append(_sweep_here(cluster, ended, own))
+        # a mark is forgotten when nothing can carry it any more, not before
+        everywhere = len(leased) == len(cluster.hosts) and not any(part.failures for part in parts)
+        parts.append(_sweep_here(cluster, ended, own, forget=everywhere))
     return _joined(ended, parts)
 
 
@@ -97,16 +100,17 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     return _summary(host.name, cleared, guests, failures)
 
 
-def _sweep_here(cluster: ClusterHosts, ended: Sequence[str], own: str | None) -> Swept:
-    """The worker's own machine: processes of sessions, and what they hold of the storage."""
+def _sweep_here(cluster: ClusterHosts, ended: Sequence[str], own: str | None, *, forget: bool) -> Swept:
+    """The worker's own machine: processes of sessions, what they hold of the storage, and their folders."""
     if not ended and not own:
         return Swept()
-    folder = cluster.folder / "sessions"
+    ended_folders = [str(cluster.folder / "sessions" / session) for session in ended]
+    own_folders = [str(cluster.folder / "sessions" / own)] if own else []
     cleared = leftovers.clear(
         ended=list(ended),
         own=own,
-        folders=[str(folder / session) for session in ended],
-        keep_folders=[str(folder / own)] if own else [],
+        folders=ended_folders if forget else [],
+        keep_folders=own_folders if forget else ended_folders + own_folders,
         named_after_guests=[],
     )
     if not set(live_sessions(cluster.folder)) - {own, *ended}:

@@ -1,11 +1,13 @@
 """Real local clusters for tests, in a state folder of their own."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.local_clusters import FARM_HOME, planned_cluster
+from tests.helpers.local_clusters import FARM_HOME, planned_cluster, wait_for
 from workers.hosts.namespaces import LocalCluster
 
 
@@ -19,7 +21,7 @@ def local_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_cluster(local_home: Path) -> Iterator[Callable[..., LocalCluster]]:
-    """Makes local clusters, not up yet; all are taken down at the end."""
+    """Makes local clusters, not up yet; all are taken down at the end, whatever a failed test left on them."""
     made = []
 
     def make(name: str, uri: str = "local:debian12", hosts: int = 2) -> LocalCluster:
@@ -29,4 +31,12 @@ def make_cluster(local_home: Path) -> Iterator[Callable[..., LocalCluster]]:
 
     yield make
     for cluster in made:
-        cluster.down()
+        _take_down(cluster)
+
+
+def _take_down(cluster: LocalCluster) -> None:
+    for host in cluster.status():
+        if host.pid is not None:
+            os.kill(host.pid, signal.SIGKILL)
+    assert wait_for(lambda: all(host.pid is None for host in cluster.status()))
+    cluster.down()

@@ -16,7 +16,7 @@ from workers import processes
 from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
 from workers.loops import loops_of
-from workers.marks import SessionMark, live_sessions
+from workers.marks import SessionMark, known_sessions, live_sessions
 from workers.sweep import sweep
 
 pytestmark = pytest.mark.machine
@@ -97,6 +97,16 @@ def test_only_leased_hosts_are_swept(up: ClusterHosts) -> None:
         assert sweep(up, own=OTHER).guests == (f"h1: {mark.guest_prefix}g",)
 
 
+def test_an_ended_session_is_known_until_all_hosts_are_swept(up: ClusterHosts) -> None:
+    with SessionMark(up.folder, KILLED) as mark:
+        for host in up.hosts:
+            start_bare_guest(host, f"{mark.guest_prefix}g")
+    assert sweep(up, own=OTHER, hosts=["h1"]).guests == (f"h1: {mark.guest_prefix}g",)
+    assert KILLED in known_sessions(up.folder)
+    assert sweep(up, own=OTHER).guests == (f"h2: {mark.guest_prefix}g",)
+    assert KILLED not in known_sessions(up.folder)
+
+
 def test_a_session_sweeps_itself_but_keeps_its_folder_and_agents(up: ClusterHosts) -> None:
     with SessionMark(up.folder, OTHER) as mark, up.hosts[0].agent(OTHER) as agent, up.observer.agent(OTHER) as observer:
         payload = mark.folder / "payload"
@@ -134,3 +144,6 @@ def test_a_hanging_libvirtd_is_told_and_keeps_no_guest_alive(
     assert f"h2: {mark.guest_prefix}g" in swept.guests
     assert all(host.guests == () for host in cluster.status())
     assert wait_for(lambda: guests_of(up) == [])
+    assert KILLED in known_sessions(up.folder)
+    assert sweep(up).failures == ()
+    assert KILLED not in known_sessions(up.folder)

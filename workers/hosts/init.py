@@ -54,8 +54,8 @@ def main(text: str, ready_fd: int) -> None:
         build_root(specification, root)
         enter(root)
     except (OSError, subprocess.CalledProcessError) as error:
-        words = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-        os.write(ready_fd, f"{words}\n".encode())
+        words = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+        os.write(ready_fd, f"{' '.join(words.split())}\n".encode())
         sys.exit(1)
     with contextlib.suppress(BrokenPipeError):  # who asked for the host may be dead; the next one will find it
         os.write(ready_fd, b"ready\n")
