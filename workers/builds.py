@@ -66,11 +66,11 @@ def resolve(planned: PlannedBuild, home: Path) -> Build:
     recipe = _read_recipe(tree)
     pins = {part.name: part.source.pypi for part in recipe.component if part.source.pypi is not None}
     locked = None if recipe.lock is None else _read_lock(tree, recipe.lock)
+    code = _path_components(recipe, tree)
     wheels = _resolution(cache, pip, sorted(pins.values()), locked, recipe.lock)
     by_name = {wheel.name: wheel for wheel in wheels}
     own = {name: by_name[_normal(pin.partition("==")[0])] for name, pin in pins.items()}
     libraries = [wheel for wheel in wheels if wheel not in own.values()]
-    code = _path_components(recipe, tree)
     for name, wheel in own.items():
         code[name] = cache.entry("code", f"{PLATFORM}-{wheel.sha256}", lambda folder, w=wheel: pip.install([w], folder))  # type: ignore[misc]
     environment = cache.entry(

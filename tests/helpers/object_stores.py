@@ -1,0 +1,78 @@
+"""A small cluster with storage for tests, and Swift deployed on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios import chunked_upload
+from scenarios.crossing import PlannedCluster, PlannedHost
+from tests.helpers.check_ins import FARM_HOME, DeploymentRepository, example_lock
+from workers.agent import AgentLink
+from workers.builds import Build, resolve
+from workers.hosts.base import ClusterHosts
+from workers.hosts.namespaces import LocalCluster
+from workers.marks import SessionMark
+from workers.objectstores.payload import Payload
+from workers.objectstores.swift import SwiftStore
+from workers.sheet import Place, RoundSheet
+from workers.stacks.swift import Deployment, deploy
+
+SOFTWARE = FARM_HOME / "cache" / "software"
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A cluster of one host and four disks, with a session's mark and its agent at the observer."""
+
+    cluster: ClusterHosts
+    mark: SessionMark
+    observer: AgentLink
+    payload: Payload
+
+    def deploy(self, build: Build) -> Deployment:
+        number = len(list(self.mark.folder.glob("deployment-*")))
+        run_dir = self.mark.folder / f"deployment-{number}"
+        return deploy(build, self.cluster.storage, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE)
+
+
+def planned_storage_cluster(name: str) -> PlannedCluster:
+    hosts = (PlannedHost("h1", "local:debian12", "here/room-1"),)
+    return PlannedCluster(name, "qemu", hosts, storage_disks=4, storage_disk_mib=512)
+
+
+@contextmanager
+def storage_bed(home: Path, name: str, payload_mib: int) -> Iterator[Bed]:
+    local = LocalCluster(home, planned_storage_cluster(name))
+    try:
+        cluster = local.up()
+        mark = SessionMark(cluster.folder, f"{name}-session")
+        with mark, cluster.observer.agent(mark.session) as observer:
+            yield Bed(cluster, mark, observer, Payload(mark.folder / "payload", payload_mib))
+    finally:
+        local.down()
+
+
+def build_of(repository: DeploymentRepository, stack: str, **more: str) -> Build:
+    """A check-in with this stack.toml, the example's lock and more files, built."""
+    return resolve(repository.check_in({"stack.toml": stack, "lock.txt": example_lock(), **more}), FARM_HOME)
+
+
+class OneStore:
+    """As much of a bench as the scenario needs."""
+
+    hosts = ()
+
+    def __init__(self, store: SwiftStore) -> None:
+        self.store = store
+        self._nonces = iter(range(100))
+
+    def nonce(self) -> str:
+        return f"n{next(self._nonces)}"
+
+
+def measured(store: SwiftStore) -> RoundSheet:
+    sheet = RoundSheet(chunked_upload.SCENARIO, Place("s", 1, 0, 0, 0, "r" * 64))
+    chunked_upload.SCENARIO.measure(OneStore(store), sheet, {"segment_mib": 4, "parallel": 3})  # type: ignore[arg-type]
+    sheet.verify()
+    return sheet

@@ -1,0 +1,139 @@
+"""From a check-in to a build: real git, real packages from the index, errors in one line with whose fault it is."""
+
+from pathlib import Path
+
+import pytest
+
+from scenarios.contract import Failed
+from tests.helpers.check_ins import FARM_HOME, HEAD, DeploymentRepository, example_lock, recipe
+from workers.builds import resolve
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> DeploymentRepository:
+    return DeploymentRepository(tmp_path / "repository")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A FARM_HOME without builds, but with pip and its cache of downloads."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "cache").mkdir(parents=True)
+    (home / "venv").symlink_to(FARM_HOME / "venv")
+    (home / "cache" / "pip").symlink_to(FARM_HOME / "cache" / "pip")
+    (FARM_HOME / "cache" / "pip").mkdir(parents=True, exist_ok=True)
+    return home
+
+
+def test_the_example_becomes_a_build_and_damage_is_repaired(repository: DeploymentRepository, home: Path) -> None:
+    planned = repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()})
+    build = resolve(planned, home)
+    server = build.code["swift"] / "swift" / "proxy" / "server.py"
+    original = server.read_bytes()
+    assert (build.environment / "eventlet" / "__init__.py").is_file()
+    assert not (build.environment / "swift").exists()
+    pins = {line.split()[0] for line in build.resolved.lock.splitlines()}
+    assert pins == {"swift==2.38.3", *example_lock().split()}
+    assert all("--hash=sha256:" in line for line in build.resolved.lock.splitlines())
+
+    server.write_bytes(b"raise SystemExit\n")
+    again = resolve(planned, home)
+    assert server.read_bytes() == original
+    assert again.resolved == build.resolved
+
+
+def test_check_ins_share_what_they_have_in_common(repository: DeploymentRepository, home: Path) -> None:
+    texts = {"stack.toml": recipe(rest="[swift]\nreplicas = 2\n"), "lock.txt": example_lock()}
+    first = resolve(repository.check_in(texts), home)
+    second = resolve(repository.check_in({**texts, "stack.toml": recipe("swift==2.35.5")}), home)
+    third = resolve(repository.check_in({**texts, "README": "changed"}), home)
+    assert first.environment == second.environment
+    assert first.code["swift"] != second.code["swift"]
+    assert first.resolved.code != second.resolved.code
+    assert third.resolved.code == first.resolved.code
+    assert (first.recipe.swift.replicas, second.recipe.swift.replicas) == (2, 3)
+
+
+def test_path_components_come_first_and_decide_the_identity(repository: DeploymentRepository, home: Path) -> None:
+    rest = '[[component]]\nname = "extra"\nsource = { path = "src/extra" }\n'
+    texts = {"stack.toml": recipe(rest=rest), "lock.txt": example_lock(), "src/extra/mine.py": "A = 1\n"}
+    first = resolve(repository.check_in(texts), home)
+    second = resolve(repository.check_in({**texts, "src/extra/mine.py": "A = 2\n"}), home)
+    assert list(first.code)[0] == "extra"
+    assert (first.code["extra"] / "mine.py").read_text() == "A = 1\n"
+    assert first.resolved.code != second.resolved.code
+
+
+def without(package: str) -> str:
+    return "".join(line + "\n" for line in example_lock().splitlines() if not line.startswith(package))
+
+
+PATH_PART = '[[component]]\nname = "extra"\nsource = {{ path = "{}" }}\n'
+
+BAD_CHECK_INS = {
+    "no stack.toml": ({"README": ""}, "stack.toml cannot be read"),
+    "not TOML": ({"stack.toml": "lock = "}, "stack.toml: not valid TOML"),
+    "misspelt key": ({"stack.toml": recipe(rest="[swift]\nreplica = 3\n")}, "did you mean 'replicas'"),
+    "no such version": (
+        {"stack.toml": recipe("swift==2.38.999"), "lock.txt": example_lock()},
+        "swift==2.38.999",
+    ),
+    "no such package": (
+        {"stack.toml": recipe(), "lock.txt": example_lock() + "no-such-package-of-the-farm==1\n"},
+        "no-such-package-of-the-farm==1",
+    ),
+    "only source, which would have to run": (
+        {"stack.toml": recipe(), "lock.txt": example_lock() + "netifaces==0.11.0\n"},
+        "netifaces==0.11.0",
+    ),
+    "lock not complete": (
+        {"stack.toml": recipe(), "lock.txt": without("greenlet")},
+        "lock.txt is not complete: greenlet",
+    ),
+    "lock contradicts": ({"stack.toml": recipe(), "lock.txt": example_lock() + "idna==3.9\n"}, "idna is pinned twice"),
+    "lock with an option": ({"stack.toml": recipe(), "lock.txt": "--index-url http://127.0.0.1:1/\n"}, "lock.txt:1:"),
+    "lock with an address": ({"stack.toml": recipe(), "lock.txt": "swift @ file:///tmp/x\n"}, "lock.txt:1:"),
+    "no lock file": ({"stack.toml": recipe()}, "lock.txt cannot be read"),
+    "no such folder": (
+        {"stack.toml": recipe(rest=PATH_PART.format("src")), "lock.txt": example_lock()},
+        "there is no folder 'src'",
+    ),
+    "folder outside": (
+        {"stack.toml": recipe(rest=PATH_PART.format("../x")), "lock.txt": example_lock()},
+        "must be a folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CHECK_INS)
+def test_a_bad_check_in_is_told_in_one_line(repository: DeploymentRepository, home: Path, case: str) -> None:
+    texts, message = BAD_CHECK_INS[case]
+    with pytest.raises(Failed) as caught:
+        resolve(repository.check_in(texts), home)
+    assert caught.value.fault == "stack", str(caught.value)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_that_does_not_answer_is_the_farms_fault(
+    repository: DeploymentRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "venv").symlink_to(FARM_HOME / "venv")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(Failed, match="index does not answer") as caught:
+        resolve(repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()}), home)
+    assert caught.value.fault == "farm"
+
+
+def test_without_a_lock_the_first_resolution_stays(repository: DeploymentRepository, home: Path) -> None:
+    build = resolve(repository.check_in({"stack.toml": recipe(head=HEAD.partition("\n")[2])}), home)
+    stored = {path: path.stat().st_ino for path in (home / "cache" / "builds").glob("resolution-*")}
+    again = resolve(repository.check_in({"note": "nothing else changed"}), home)
+    assert again.resolved.lock == build.resolved.lock
+    assert {path: path.stat().st_ino for path in (home / "cache" / "builds").glob("resolution-*")} == stored
