@@ -1,6 +1,7 @@
 """`python -m workers`: what a cluster's worker does, as commands."""
 
 import argparse
+import os
 import signal
 import sys
 from types import FrameType
@@ -14,6 +15,7 @@ COMMANDS = (session, hosts, sweep)  # modules with add_parser(subparsers); each 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 usage or bad input, 5 a fault of donor or farm."""
+    os.umask(0o022)  # what hosts and guests are given must be readable to them, whoever started us
     signal.signal(signal.SIGTERM, _exit_on_signal)  # so that `finally` and `with` are kept
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         run_session(plan, home_of(arguments), arguments.out.resolve())
     except LeaseLost as error:
-        print(f"workers: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return LEASE_LOST
     except Failed as error:
-        print(f"workers: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return DONOR_FAULT if error.fault == "donor" else FARM_FAULT
     return 0
