@@ -12,18 +12,17 @@ def test_a_window_of_five_check_ins_is_240_comparisons() -> None:
 @pytest.mark.parametrize("revisions", [3, 5])
 @pytest.mark.parametrize("noise", ["lognormal", "heavy", "spikes"])
 def test_innocent_check_ins_are_not_named(revisions: int, noise: str) -> None:
-    campaigns = 100
-    assert simulate(revisions=revisions, campaigns=campaigns, noise=noise).false <= 0.01
+    assert simulate(revisions=revisions, campaigns=60, noise=noise).false <= 0.01
 
 
 @pytest.mark.parametrize("noise", sorted(NOISES.keys() - {"lognormal", "heavy", "spikes"}))
 def test_noise_that_breaks_the_assumptions_stays_bounded(noise: str) -> None:
-    assert simulate(revisions=5, campaigns=60, noise=noise).false <= 0.05
+    assert simulate(revisions=5, campaigns=40, noise=noise).false <= 0.05
 
 
 @pytest.mark.parametrize("revisions", [3, 5])
 @pytest.mark.parametrize("plant", [Plant(1.36, 0.03), Plant(1 / 1.36, 0.06, 3), Plant(2.9, 0.09), Plant(2.9, 0.15)])
 def test_planted_changes_are_found(revisions: int, plant: Plant) -> None:
     """A slow boot, also where it is seen in several metrics of more scatter; a slow first write."""
-    rates = simulate(revisions=revisions, campaigns=30, plant=plant)
+    rates = simulate(revisions=revisions, campaigns=20, plant=plant)
     assert rates.found >= 0.95
