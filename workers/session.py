@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -269,7 +269,7 @@ class _Run:
 class _Bench:
     """One deployed revision on the cluster (scenarios.contract.Bench)."""
 
-    hosts: list[Host]
+    hosts: Sequence[Host]
     store: ObjectStore | None
     hypervisors: QemuCluster
     kept: contextlib.ExitStack
