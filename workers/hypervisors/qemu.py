@@ -37,6 +37,7 @@ _ABORT_TIMEOUT_S = 40.0
 _CONSOLE_CHARACTERS = 200
 _TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
 _POLL_S = 0.02
+_LOOK_EVERY_S = 5.0
 _KEPT_IMAGES = 6
 _IDLE = Workload()
 _INIT_WORD = "FARM-INIT\r\n"
@@ -170,17 +171,14 @@ class QemuCluster:
         self._guests.remove(guest)
 
 
-@dataclass(frozen=True)
 class QemuHost:
     """A host with the settings of one revision (scenarios.contract.Host)."""
 
-    cluster: QemuCluster
-    link: HostLink
-    revision: Revision
-
-    @property
-    def name(self) -> str:
-        return self.link.name
+    def __init__(self, cluster: QemuCluster, link: HostLink, revision: Revision) -> None:
+        self.name = link.name
+        self.cluster = cluster
+        self.link = link
+        self.revision = revision
 
     @contextlib.contextmanager
     def guest(self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE) -> Iterator["contract.Guest"]:
@@ -275,19 +273,25 @@ class QemuGuest:
         return self._init_at_s
 
     def first_answer(self, *, timeout_s: float) -> Beat:
-        beat = self.cluster.observe("first", timeout_s=timeout_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=timeout_s)
-        if beat is None:
-            raise Failed("stack", f"guest {self.name} did not answer within {timeout_s:g} s{self._tail()}")
-        return self._beat(beat)
+        return self._beat(self._hear("first", timeout_s, "did not answer"))
 
     def write_times(self, *, timeout_s: float) -> WriteTimes:
-        report = self.cluster.observe(
-            "write_times", timeout_s=timeout_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=timeout_s
-        )
-        if report is None:
-            raise Failed("stack", f"guest {self.name}: no end of its write test within {timeout_s:g} s{self._tail()}")
-        first_us, second_us, blocks = report
+        first_us, second_us, blocks = self._hear("write_times", timeout_s, "did not end its write test")
         return WriteTimes(float(first_us), float(second_us), int(blocks))
+
+    def _hear(self, operation: str, timeout_s: float, failing: str) -> Sequence[float]:
+        """What the collector has heard of this guest; raises Failed(stack) when it is late, or its VMM has ended."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            limit_s = min(left_s, _LOOK_EVERY_S)
+            heard = self.cluster.observe(
+                operation, timeout_s=limit_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=limit_s
+            )
+            if heard is not None:
+                return cast(Sequence[float], heard)
+            if not self._is_alive_on(self._link):
+                raise Failed("stack", f"guest {self.name} {failing}: it has ended{self._tail()}")
+        raise Failed("stack", f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
 
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         heard = self.cluster.observe("beats", nonce=self.nonce, since_s=since_s, until_s=until_s)
