@@ -1,8 +1,10 @@
 """What the judgement promises, on simulated campaigns with the noise that was measured. Seeds are fixed."""
 
 import pytest
+from scipy import stats
 
 from bench.judgement import NOISES, Plant, simulate
+from farm.analysis.rules import FAMILY_ALPHA
 
 
 def test_a_window_of_five_check_ins_is_240_comparisons() -> None:
@@ -10,9 +12,11 @@ def test_a_window_of_five_check_ins_is_240_comparisons() -> None:
 
 
 @pytest.mark.parametrize("revisions", [3, 5])
-@pytest.mark.parametrize("noise", ["lognormal", "heavy", "spikes"])
-def test_innocent_check_ins_are_not_named(revisions: int, noise: str) -> None:
-    assert simulate(revisions=revisions, campaigns=60, noise=noise).false <= 0.01
+def test_innocent_check_ins_are_not_named(revisions: int) -> None:
+    """Under each noise that was met; no more often than chance allows (99 %) at the promised rate."""
+    campaigns, noises = 60, ("lognormal", "heavy", "spikes")
+    false = sum(simulate(revisions=revisions, campaigns=campaigns, noise=noise).false * campaigns for noise in noises)
+    assert false <= stats.binom.ppf(0.99, campaigns * len(noises), FAMILY_ALPHA)
 
 
 @pytest.mark.parametrize("noise", sorted(NOISES.keys() - {"lognormal", "heavy", "spikes"}))
