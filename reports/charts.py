@@ -49,6 +49,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 1.0,
 }
 _WIDTH_IN = 10.0
+_CHARACTER_IN = 0.083  # a label's character, on average
 _MOST_LABELS = 16  # more would run into each other at this width
 
 
@@ -92,7 +93,7 @@ def series_chart(
 
     `key` makes the chart's ids unique on its page.
     """
-    figure, axes = _figure(key, height_in=3.7)
+    figure, axes = _figure(key, 3.7, left_in=0.95, top_in=0.36)
     drawn = [line for line in lines if line.points]
     for index, line in enumerate(lines):
         if line.points:
@@ -123,7 +124,9 @@ def series_chart(
 @lru_cache(maxsize=512)
 def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -> Markup:
     """Ratios with their intervals on one logarithmic axis, 1 marked; the title is the axis' label too."""
-    figure, axes = _figure(key, height_in=0.95 + 0.31 * len(bars))
+    figure, axes = _figure(
+        key, 0.75 + 0.31 * len(bars), left_in=0.2 + _CHARACTER_IN * max(len(bar.label) for bar in bars), top_in=0.05
+    )
     lowest = min([bar.low or bar.ratio for bar in bars] + [0.8])
     highest = max([bar.high or bar.ratio for bar in bars] + [1.25])
     lowest, highest = max(lowest, 1 / 50), min(highest, 50)
@@ -131,8 +134,8 @@ def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -
     axes.set_xlim(lowest / 1.08, highest * 1.08)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.axvline(1.0, color=_MUTED, linewidth=1.2)
-    for place, bar in enumerate(bars):
-        _draw_bar(axes, bar, place)
+    for tone in ("worse", "better", "plain"):
+        _draw_bars(axes, tone, [(place, bar) for place, bar in enumerate(bars) if bar.tone == tone])
     axes.yaxis.set_major_locator(FixedLocator(list(range(len(bars)))))
     axes.set_yticklabels([bar.label for bar in bars])
     axes.tick_params(axis="y", length=0, labelcolor=_TEXT)
@@ -145,10 +148,18 @@ def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -
     return _svg(figure, key, title, description)
 
 
-def _figure(key: str, height_in: float) -> tuple[Figure, Axes]:
+def _figure(key: str, height_in: float, *, left_in: float, top_in: float) -> tuple[Figure, Axes]:
+    """Margins are set, not found out: matplotlib's own layout draws everything several times."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained", facecolor="none")
+        figure = Figure(figsize=(_WIDTH_IN, height_in), facecolor="none")
         axes = figure.add_subplot()
+        bottom_in, right_in = 0.5, 0.1
+        figure.subplots_adjust(
+            left=min(left_in / _WIDTH_IN, 0.6),
+            right=1 - right_in / _WIDTH_IN,
+            bottom=bottom_in / height_in,
+            top=1 - top_in / height_in,
+        )
     return figure, axes
 
 
@@ -180,19 +191,23 @@ def _draw_line(axes: Axes, line: Line, shift: float, colour: str, marker: str) -
     )
 
 
-def _draw_bar(axes: Axes, bar: Bar, place: int) -> None:
-    colour = {"worse": _WORSE, "better": _BETTER}.get(bar.tone, _MUTED)
-    if bar.low is not None and bar.high is not None:
-        axes.plot([bar.low, bar.high], [place, place], color=colour, linewidth=2.6, solid_capstyle="butt")
-    axes.plot(
-        [bar.ratio],
-        [place],
-        {"worse": "^", "better": "v"}.get(bar.tone, "o"),
-        color=colour,
-        mfc=colour if bar.judged else _PAGE,
-        markersize=8,
-        markeredgewidth=1.4,
-    )
+def _draw_bars(axes: Axes, tone: str, placed: Sequence[tuple[int, Bar]]) -> None:
+    colour, marker = {"worse": (_WORSE, "^"), "better": (_BETTER, "v")}.get(tone, (_MUTED, "o"))
+    whiskers = [(place, bar.low, bar.high) for place, bar in placed if bar.low is not None and bar.high is not None]
+    if whiskers:
+        axes.hlines(*zip(*whiskers, strict=True), color=colour, linewidth=2.6)
+    for judged in (True, False):
+        mine = [(bar.ratio, place) for place, bar in placed if bar.judged is judged]
+        axes.plot(
+            [ratio for ratio, _ in mine],
+            [place for _, place in mine],
+            marker,
+            color=colour,
+            mfc=colour if judged else _PAGE,
+            markersize=8,
+            markeredgewidth=1.4,
+            linestyle="none",
+        )
 
 
 def _ratio_ticks(lowest: float, highest: float) -> Sequence[float]:

@@ -59,6 +59,8 @@ class MeasuredMetric:
     def title(self) -> str:
         """Such as "cow start, overlay: time to first answer"."""
         told = self.declared.title if self.declared else self.metric
+        if told[1:2].islower():  # a word, no abbreviation such as CPU
+            told = told[:1].lower() + told[1:]
         values = ", ".join(value for _, value in self.params)
         return f"{self.scenario.replace('_', ' ')}{', ' + values if values else ''}: {told}"
 

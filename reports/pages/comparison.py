@@ -29,10 +29,21 @@ class BuildComparison:
     """One build on two clusters. `headline` says in one sentence what came out."""
 
     checkin: CheckInView
+    between: str
     rows: list[ClusterRow]
     headline: str
     judged: bool
-    chart: Markup | None
+    same_fidelity: bool
+
+    def chart(self) -> Markup | None:
+        """Every ratio with its interval; none across fidelities, where nothing is ranked."""
+        bars = tuple(bar for row in self.rows if (bar := row.judged.bar(row.judged.metric.title)))
+        if not bars or not self.same_fidelity:
+            return None
+        names = self.rows[0].judged.row
+        key = f"pair-{names.cluster}-{names.other_cluster}-{self.checkin.revision[:12]}"
+        described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
+        return ratio_chart(key, bars, f"{self.between}, revision {self.checkin.short}", described)
 
 
 @dataclass(frozen=True)
@@ -108,14 +119,15 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
 def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
     weightiest = {item.metric: item for item in sorted(found, key=lambda item: item.weight)}
     rows = [_row(material, checkin, weightiest[metric]) for metric in sorted(weightiest)]
-    same_fidelity = material.fidelity_of(found[0].row.cluster) == material.fidelity_of(str(found[0].row.other_cluster))
-    bars = tuple(bar for row in rows if (bar := row.judged.bar(row.judged.metric.title))) if same_fidelity else ()
-    key = f"pair-{found[0].row.cluster}-{found[0].row.other_cluster}-{checkin.revision[:12]}"
-    first, other = (material.clusters[str(name)].donor for name in (found[0].row.cluster, found[0].row.other_cluster))
-    title = f"{first} ÷ {other}, revision {checkin.short}"
-    described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
-    chart = ratio_chart(key, bars, title, described) if bars else None
-    return BuildComparison(checkin, rows, _headline(rows), any(not row.judged.provisional for row in rows), chart)
+    first, other = found[0].row.cluster, str(found[0].row.other_cluster)
+    return BuildComparison(
+        checkin,
+        f"{material.clusters[first].donor} ÷ {material.clusters[other].donor}",
+        rows,
+        _headline(rows),
+        any(not row.judged.provisional for row in rows),
+        material.fidelity_of(first) == material.fidelity_of(other),
+    )
 
 
 def _row(material: Material, checkin: CheckInView, item: Judged) -> ClusterRow:
