@@ -16,13 +16,14 @@ from typing import Any, cast
 import libvirt
 
 from scenarios import contract
-from scenarios.contract import Beat, Disk, Failed, MigrationReport, Unsupported, Workload, WriteTimes
+from scenarios.contract import Beat, Disk, Failed, MigrationReport, Workload, WriteTimes
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import marks
 from workers.agent import AgentLink
 from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
-from workers.hypervisors.calls import ask, error_of, find, is_gone
+from workers.hypervisors import migration
+from workers.hypervisors.calls import ask, find, is_gone
 from workers.hypervisors.domain import DiskImage, Machine, command_line, domain_xml, with_console
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
@@ -32,8 +33,6 @@ _START_TIMEOUT_S = 60.0
 _SEND_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 20.0
 _INIT_LIMIT_S = 60.0
-# libvirt notices a dead peer after 30 s; only then an aborted migration's call returns
-_ABORT_TIMEOUT_S = 40.0
 _CONSOLE_CHARACTERS = 200
 _TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
 _POLL_S = 0.02
@@ -327,52 +326,22 @@ class QemuGuest:
         flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
         started_s = self.cluster.now_s()
-        self._run_migration(
-            what, domain, timeout_s, lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags)
+        migration.run(
+            what,
+            domain,
+            lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
+            timeout_s=timeout_s,
+            last_words=self._tail,
         )
         finished_s = self.cluster.now_s()
         self._link = link
         self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
         if self._domain is None:
             raise Failed("hypervisor", f"{what}: libvirt says it is done, but the guest is gone{self._tail()}")
-        return _report(started_s, finished_s, self._job_statistics(what, self._domain))
-
-    def _run_migration(self, what: str, domain: libvirt.virDomain, timeout_s: float, call: Any) -> None:
-        """Raises Failed: hypervisor when it breaks or does not end in time (it is aborted then)."""
-        outcome: list[libvirt.libvirtError | None] = []
-
-        def run() -> None:
-            try:
-                call()
-                outcome.append(None)
-            except libvirt.libvirtError as error:
-                outcome.append(error)
-
-        thread = threading.Thread(target=run, daemon=True, name=what)
-        thread.start()
-        thread.join(timeout_s)
-        if not outcome:
-            with contextlib.suppress(contract.ScenarioError):  # it may end by itself right now
-                ask(f"abort: {what}", _CALL_TIMEOUT_S, domain.abortJob)
-            thread.join(_ABORT_TIMEOUT_S)
-            raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s{self._tail()}")
-        error = outcome[0]
-        if error is not None and is_gone(error):
-            raise Failed("hypervisor", f"{what}: the guest broke: {error}{self._tail()}")
-        if error is not None:
-            raise error_of(what, error)
-
-    def _job_statistics(self, what: str, domain: libvirt.virDomain) -> dict[str, Any]:
-        try:
-            return ask(
-                f"statistics: {what}",
-                _CALL_TIMEOUT_S,
-                lambda: dict(domain.jobStats(libvirt.VIR_DOMAIN_JOB_STATS_COMPLETED)),
-            )
-        except (Failed, Unsupported):
-            if not self._is_alive_on(self._link):
-                raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}") from None
-            return {}
+        statistics = migration.statistics(what, self._domain)
+        if not self._is_alive_on(link):
+            raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}")
+        return migration.report(started_s, finished_s, statistics)
 
     def _xml_for(self, domain: libvirt.virDomain, link: HostLink) -> str:
         xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
@@ -458,15 +427,3 @@ class QemuGuest:
             return f"; its console cannot be read: {error}"
         telling = [line.strip() for line in lines if any(sign in line for sign in _TELLING)] or [" ".join(lines[-3:])]
         return f"; on its console: {telling[0][:_CONSOLE_CHARACTERS] or 'nothing'}"
-
-
-def _report(started_s: float, finished_s: float, statistics: dict[str, Any]) -> MigrationReport:
-    downtime_ms = statistics.get("downtime")
-    processed = statistics.get("memory_processed")
-    return MigrationReport(
-        started_s,
-        finished_s,
-        float(downtime_ms) if downtime_ms is not None else None,
-        processed / (1 << 20) if processed is not None else None,
-        statistics.get("memory_iteration"),
-    )

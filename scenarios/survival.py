@@ -1,0 +1,69 @@
+"""Whether a guest that rewrites and checks memory and disk all the while is alive and whole.
+
+What `live_migration` waits for before the move, and proves after it.
+"""
+
+from collections.abc import Sequence
+
+from scenarios.contract import Beat, Bench, Failed, Guest, WorkNotProven
+
+MEMORY_MIB = 32
+PAGES_PER_S = 1000
+PAGES_PER_MIB = 256
+STEADY_S = 0.5
+STEADY_BEATS = 20  # of about 100 in that time: a busy host may delay them, a paused guest sends none
+SETTLE_S = 0.5
+SILENCE_S = 2.0  # longer than any load delays heartbeats: the guest is dead or stopped
+VERIFY_S = 3.0
+POLL_S = 0.05
+TIMEOUT_S = 20.0
+SIGNS_OF_DEATH = ("BUG:", "Oops", "Kernel panic")
+
+
+def longest_silence_s(beats: Sequence[Beat]) -> float:
+    """The longest time between one heartbeat and the next."""
+    return max((later.at_s - earlier.at_s for earlier, later in zip(beats, beats[1:], strict=False)), default=0.0)
+
+
+def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -> str:
+    """Evidence that the guest lives on, whole and once; raises Failed(hypervisor) or WorkNotProven."""
+    give_up_s = bench.now_s() + TIMEOUT_S
+    pages = blocks = 0
+    while bench.now_s() < finished_s + VERIFY_S or pages < MEMORY_MIB * PAGES_PER_MIB or blocks == 0:
+        if bench.now_s() > give_up_s:
+            raise WorkNotProven(f"since its migration the guest checked {pages} pages and {blocks} blocks, no more")
+        bench.pause_s(POLL_S)
+        now_s = bench.now_s()
+        beats = guest.beats(finished_s, now_s)
+        if not beats or now_s - beats[-1].at_s > SILENCE_S:
+            heard_s = beats[-1].at_s - finished_s if beats else 0.0
+            raise Failed("hypervisor", f"the guest fell silent {heard_s:.1f} s after its migration")
+        first, last = beats[0], beats[-1]
+        pages, blocks = last.pages_ok - first.pages_ok, last.disk_ok - first.disk_ok
+        if last.pages_bad or last.disk_bad:
+            bad = f"{last.pages_bad} pages and {last.disk_bad} blocks"
+            raise Failed("hypervisor", f"after the guest's migration {bad} are not as it wrote them")
+    for sign in SIGNS_OF_DEATH:
+        if sign in guest.console():
+            raise Failed("hypervisor", f"the guest's kernel says '{sign}' after its migration")
+    found_on = list(guest.found_on())
+    if found_on != [target]:
+        raise Failed("hypervisor", f"the guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
+    return f"alive on {target} alone: {len(beats)} heartbeats, {pages} pages and {blocks} blocks checked, none bad"
+
+
+def wait_until_steady(bench: Bench, guest: Guest) -> None:
+    """Until the guest beats, and has checked memory and disk; raises WorkNotProven when it does not get there."""
+    started_s = bench.now_s()
+    while bench.now_s() < started_s + TIMEOUT_S:
+        bench.pause_s(POLL_S)
+        now_s = bench.now_s()
+        recent = guest.beats(now_s - SILENCE_S, now_s)
+        if not recent and now_s > started_s + SILENCE_S:
+            break
+        steady = [beat for beat in recent if beat.at_s > now_s - STEADY_S]
+        if len(steady) >= STEADY_BEATS and steady[0].pages_ok > 0 and steady[0].disk_ok > 0:
+            if steady[-1].pages_bad or steady[-1].disk_bad:
+                raise WorkNotProven("the guest's memory or disk is not as written before any migration")
+            return
+    raise WorkNotProven("before its migration the guest did not beat, and check memory and disk, steadily")
