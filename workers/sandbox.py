@@ -41,6 +41,8 @@ _ETC_FILES = {
     "/etc/hosts": "127.0.0.1 localhost store\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
+# What the first process is while the walls are put up
+_BUILDERS = ("bwrap", "prlimit", "setpriv")
 _MOUNT_DISKS = """
 printf 900 >/proc/self/oom_score_adj
 owner=$1; shift
@@ -50,6 +52,10 @@ done
 shift
 exec "$@"
 """
+
+
+class _NotUp(Exception):
+    """The walls did not stand, or what was to run behind them ended at once."""
 
 
 @dataclass(frozen=True)
@@ -124,30 +130,33 @@ def start(
         status_fd, status_write = os.pipe()
         stack.callback(os.close, status_fd)
         bwrap = _bwrap(walls, run_dir, uid, mounts, lease, filter_fd, status_write)
-        launcher = subprocess.Popen(
-            [*_outer(walls, uid, mounts), *bwrap, *_limits(walls, uid), *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", LEASE_VARIABLE: lease},
-            pass_fds=(filter_fd, status_write),
-            start_new_session=True,
-        )
-        os.close(status_write)
+        try:
+            launcher = subprocess.Popen(
+                [*_outer(walls, uid, mounts), *bwrap, *_limits(walls, uid), *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", LEASE_VARIABLE: lease},
+                pass_fds=(filter_fd, status_write),
+                start_new_session=True,
+            )
+        finally:
+            os.close(status_write)
         said: list[bytes] = []
         reader = threading.Thread(
             target=_read_lines, args=(launcher, on_line, said), name="sandbox-output", daemon=True
         )
         reader.start()
-        pid = _first_process(status_fd, launcher, said)
         try:
-            pidfd, namespace = os.pidfd_open(pid), os.readlink(f"/proc/{pid}/ns/pid")
-        except OSError:
+            pid, pidfd, namespace = _first_process(status_fd)
+        except _NotUp:
+            launcher.kill()
             launcher.wait(END_TIMEOUT_S)
-            raise Failed("farm", f"the sandbox ended at once: {_text_of(said)}") from None
-        outside = Path(f"/proc/{launcher.pid}/root")
-        seen = {inside: outside / mount.relative_to("/") for inside, mount in mounts.items()}
-        return Sandbox(pid, seen, pidfd, launcher, namespace, list(walls.disks.values()), reader)
+            reader.join(1.0)
+            raise Failed("farm", f"the sandbox does not start: {_text_of(said)}") from None
+    outside = Path(f"/proc/{launcher.pid}/root")
+    seen = {inside: outside / mount.relative_to("/") for inside, mount in mounts.items()}
+    return Sandbox(pid, seen, pidfd, launcher, namespace, list(walls.disks.values()), reader)
 
 
 def _prepare_disks(walls: Walls, run_dir: Path) -> dict[str, Path]:
@@ -258,20 +267,32 @@ def _read_lines(launcher: subprocess.Popen[bytes], on_line: Callable[[bytes], No
         on_line(line)
 
 
-def _first_process(status_fd: int, launcher: subprocess.Popen[bytes], said: Sequence[bytes]) -> int:
-    """The pid that bwrap reports, as our process namespace numbers it."""
+def _first_process(status_fd: int) -> tuple[int, int, str]:
+    """Process id (in our numbering), handle and PID namespace of the command, once it runs; raises _NotUp."""
     deadline = time.monotonic() + START_TIMEOUT_S
     report = b""
     while b"\n" not in report:  # bwrap writes it piece by piece
         ready, _, _ = select.select([status_fd], [], [], max(0.0, deadline - time.monotonic()))
         piece = os.read(status_fd, 4096) if ready else b""
         if not piece:
-            launcher.kill()
-            launcher.wait()
-            time.sleep(0.05)  # the reader takes what was said last
-            raise Failed("farm", f"the sandbox does not start: {_text_of(said)}")
+            raise _NotUp
         report += piece
-    return int(json.loads(report.splitlines()[0])["child-pid"])
+    pid = int(json.loads(report.splitlines()[0])["child-pid"])
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        raise _NotUp from None
+    try:
+        while Path(f"/proc/{pid}/comm").read_text().strip() in _BUILDERS:
+            if time.monotonic() > deadline:
+                raise _NotUp
+            time.sleep(0.002)
+        return pid, pidfd, os.readlink(f"/proc/{pid}/ns/pid")
+    except (OSError, _NotUp):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.close(pidfd)
+        raise _NotUp from None
 
 
 def _text_of(said: Sequence[bytes]) -> str:

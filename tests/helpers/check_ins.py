@@ -1,11 +1,11 @@
 """Deployment repositories for tests: real git, check-ins made from plain texts."""
 
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from scenarios.crossing import PlannedBuild, revision_of
+from tests.helpers.repositories import Repository
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FARM_HOME = Path(os.environ.get("FARM_HOME", CHECKOUT / "var")).resolve()
@@ -23,36 +23,19 @@ def example_lock() -> str:
     return (EXAMPLE / "lock.txt").read_text()
 
 
-class DeploymentRepository:
+class DeploymentRepository(Repository):
     """A git repository; `check_in` returns what a plan would say about the new commit."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        self.git("init", "--quiet", "--initial-branch=main")
-
-    def git(self, *arguments: str, given: str | None = None) -> str:
-        environment = {
-            "PATH": os.environ["PATH"], "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@t.example",
-            "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@t.example",
-        }  # fmt: skip
-        done = subprocess.run(
-            ["git", *arguments], cwd=self.folder, env=environment, input=given, capture_output=True, text=True,
-            check=True, timeout=60,
-        )  # fmt: skip
-        return done.stdout.strip()
-
     def check_in(self, texts: Mapping[str, str], links: Mapping[str, str] | None = None) -> PlannedBuild:
-        for path, text in texts.items():
-            file = self.folder / path
+        """Add or replace these files and links."""
+        for name, text in texts.items():
+            file = self.path / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
-        for path, target in (links or {}).items():
-            (self.folder / path).symlink_to(target)
+        for name, target in (links or {}).items():
+            (self.path / name).symlink_to(target)
         self.git("add", "--all")
-        self.git("commit", "--quiet", "--allow-empty", "--message", "a check-in")
-        return self.planned(self.git("rev-parse", "HEAD"))
+        return self.planned(self.commit("a check-in"))
 
     def planned(self, commit: str) -> PlannedBuild:
-        return PlannedBuild(revision_of({"test": commit}), "a check-in", ("subject",), str(self.folder), commit)
+        return PlannedBuild(revision_of({"test": commit}), "a check-in", ("subject",), str(self.path), commit)

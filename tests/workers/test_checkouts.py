@@ -18,7 +18,7 @@ def repository(tmp_path: Path) -> DeploymentRepository:
 
 @pytest.fixture
 def mirror(tmp_path: Path, repository: DeploymentRepository) -> Mirror:
-    return Mirror(str(repository.folder), tmp_path / "mirrors" / "m.git")
+    return Mirror(str(repository.path), tmp_path / "mirrors" / "m.git")
 
 
 def extract(mirror: Mirror, commit: str, target: Path) -> Path:
@@ -31,8 +31,8 @@ def extract(mirror: Mirror, commit: str, target: Path) -> Path:
 def test_files_programs_and_inner_links_arrive(
     repository: DeploymentRepository, mirror: Mirror, tmp_path: Path
 ) -> None:
-    (repository.folder / "run").write_text("#!/bin/sh\n")
-    (repository.folder / "run").chmod(0o755)
+    (repository.path / "run").write_text("#!/bin/sh\n")
+    (repository.path / "run").chmod(0o755)
     build = repository.check_in({"a/b": "text"}, links={"a/up": "../run"})
     tree = extract(mirror, build.commit, tmp_path / "tree")
     assert (tree / "a" / "b").read_text() == "text"
@@ -71,11 +71,12 @@ def test_links_out_of_the_tree_are_refused(
 
 @pytest.mark.parametrize("name", ["..", ".git", "a/../../b"])
 def test_forged_paths_are_refused(repository: DeploymentRepository, mirror: Mirror, tmp_path: Path, name: str) -> None:
-    blob = repository.git("hash-object", "-w", "--stdin", given="x")
+    (repository.path / "x").write_text("x")
+    blob = repository.git("hash-object", "-w", "x")
     content = b"100644 " + name.encode() + b"\0" + bytes.fromhex(blob)
     tree = subprocess.run(
         ["git", "hash-object", "-t", "tree", "-w", "--literally", "--stdin"],
-        cwd=repository.folder, input=content, capture_output=True, check=True,
+        cwd=repository.path, input=content, capture_output=True, check=True,
     ).stdout.decode().strip()  # fmt: skip
     commit = repository.git("commit-tree", tree, "-m", "forged")
     repository.git("update-ref", "refs/heads/main", commit)
@@ -95,7 +96,7 @@ def test_submodules_are_refused(repository: DeploymentRepository, mirror: Mirror
 
 def test_nothing_of_the_repository_runs(repository: DeploymentRepository, mirror: Mirror, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    program = repository.folder / ".git" / "hooks" / "post-checkout"
+    program = repository.path / ".git" / "hooks" / "post-checkout"
     program.parent.mkdir(exist_ok=True)
     program.write_text(f"#!/bin/sh\ntouch {ran}\n")
     program.chmod(0o755)
