@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from scenarios import boot, cow_start, live_migration
+from scenarios import boot, cow_start, live_migration, survival
 from scenarios.contract import Failed, Guest, Scenario
 from scenarios.crossing import Outcome
 from scenarios.recipe import DiskSettings, GuestSettings
@@ -137,7 +137,7 @@ def test_live_migration_moves_a_working_guest(lab: Lab) -> None:
     assert outcome.evidence[-1].startswith("alive on h2 alone")
     values = values_of(sheet)
     assert set(values) == {metric.name for metric in live_migration.SCENARIO.metrics}
-    assert 0 < values["blackout_ms"] < values["total_ms"] + live_migration.SETTLE_S * 1e3
+    assert 0 < values["blackout_ms"] < values["total_ms"] + survival.SETTLE_S * 1e3
     assert lab.guests_left() == []
 
 
