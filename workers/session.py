@@ -4,18 +4,17 @@ import contextlib
 import datetime
 import os
 import random
-import secrets
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from scenarios.contract import Failed, Guest, Host, ObjectStore, ScenarioError
+from scenarios.contract import Failed, ObjectStore, ScenarioError
 from scenarios.crossing import (
     PROGRESS_MARK,
     SCHEMA,
@@ -33,6 +32,7 @@ from scenarios.crossing import (
 )
 from scenarios.registry import SCENARIOS
 from workers import builds, facts
+from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.fencing import Fence
 from workers.hosts.namespaces import LocalCluster
@@ -200,8 +200,7 @@ class _Run:
 
     def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
         sheets = []
-        with contextlib.ExitStack() as kept:
-            bench = _Bench(hosts, store, self.hypervisors, kept)
+        with SessionBench(hosts, store, self.hypervisors.now_s) as bench:
             for scenario in self.plan.scenarios:
                 what = f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {scenario.name}"
                 self._tell(what)
@@ -216,7 +215,7 @@ class _Run:
             self._keep(sheet)
         self._require_hosts()
 
-    def _ask(self, sheet: RoundSheet, bench: "_Bench", params: dict[str, Any]) -> None:
+    def _ask(self, sheet: RoundSheet, bench: SessionBench, params: dict[str, Any]) -> None:
         try:
             sheet.scenario.measure(bench, sheet, params)
         except ScenarioError as error:
@@ -263,28 +262,6 @@ class _Run:
             yield
         finally:
             self.spent_s[phase] = self.spent_s.get(phase, 0.0) + time.monotonic() - began
-
-
-@dataclass
-class _Bench:
-    """One deployed revision on the cluster (scenarios.contract.Bench)."""
-
-    hosts: Sequence[Host]
-    store: ObjectStore | None
-    hypervisors: QemuCluster
-    kept: contextlib.ExitStack
-
-    def nonce(self) -> str:
-        return secrets.token_hex(8)
-
-    def now_s(self) -> float:
-        return self.hypervisors.now_s()
-
-    def pause_s(self, seconds: float) -> None:
-        time.sleep(seconds)
-
-    def keep(self, resource: contextlib.AbstractContextManager[Guest]) -> Guest:
-        return self.kept.enter_context(resource)
 
 
 @contextlib.contextmanager

@@ -2,15 +2,13 @@
 
 import argparse
 import datetime
-import sys
-import time
+import threading
 from typing import Any
 
 from farm.cli.context import Context
 from farm.judge import judge
 from reports.site import publish
-
-_WATCH_INTERVAL_S = 1.0
+from reports.watch import watch
 
 
 def register(commands: Any) -> None:
@@ -28,12 +26,8 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     if not arguments.watch:
         print(_publish_once(context))
         return 0
-    while True:
-        try:
-            _publish_once(context)
-        except Exception as error:  # noqa: BLE001  what stands on the site stays; the next look tries again
-            print(f"publication failed and is tried again: {error!r}", file=sys.stderr, flush=True)
-        time.sleep(_WATCH_INTERVAL_S)
+    watch(context.settings, threading.Event())
+    return 0
 
 
 def _publish_once(context: Context) -> str:

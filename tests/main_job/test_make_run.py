@@ -156,7 +156,7 @@ def test_killed_at_any_part_it_goes_on_and_loses_and_doubles_nothing(small_farm:
     small_farm.farm("up", "--once")
 
     sessions = small_farm.data("session", "list")
-    assert {s["state"] for s in sessions} == {"done"}
+    assert {(s["state"], s["message"]) for s in sessions} == {("done", None)}
     assert max(s["attempt"] for s in sessions) >= 2
     identities = [
         (s["session"], s["block"], s["round"], s["revision"], s["scenario"], s["metric"], json.dumps(s["params"]))
