@@ -25,6 +25,12 @@ def longest_silence_s(beats: Sequence[Beat]) -> float:
     return max((later.at_s - earlier.at_s for earlier, later in zip(beats, beats[1:], strict=False)), default=0.0)
 
 
+def words_of_death(console: str) -> str:
+    """The first line in which a kernel says that it cannot go on, or nothing."""
+    lines = (line.strip() for line in console.splitlines())
+    return next((line[:200] for line in lines if any(sign in line for sign in SIGNS_OF_DEATH)), "")
+
+
 def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -> str:
     """Evidence that the guest lives on, whole and once; raises Failed(hypervisor) or WorkNotProven."""
     give_up_s = bench.now_s() + TIMEOUT_S
@@ -43,9 +49,8 @@ def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -
         if last.pages_bad or last.disk_bad:
             bad = f"{last.pages_bad} pages and {last.disk_bad} blocks"
             raise Failed("hypervisor", f"after the guest's migration {bad} are not as it wrote them")
-    for sign in SIGNS_OF_DEATH:
-        if sign in guest.console():
-            raise Failed("hypervisor", f"the guest's kernel says '{sign}' after its migration")
+    if last_words := words_of_death(guest.console()):
+        raise Failed("hypervisor", f"after its migration the guest's kernel says: {last_words}")
     found_on = list(guest.found_on())
     if found_on != [target]:
         raise Failed("hypervisor", f"the guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
@@ -53,7 +58,11 @@ def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -
 
 
 def wait_until_steady(bench: Bench, guest: Guest) -> None:
-    """Until the guest beats, and has checked memory and disk; raises WorkNotProven when it does not get there."""
+    """Until the guest beats, and has checked memory and disk.
+
+    Raises Failed(stack) for a guest whose own kernel gave up: it was deployed as the revision says, and nobody has
+    moved it yet. WorkNotProven when it does not get there for another reason.
+    """
     started_s = bench.now_s()
     while bench.now_s() < started_s + TIMEOUT_S:
         bench.pause_s(POLL_S)
@@ -66,4 +75,6 @@ def wait_until_steady(bench: Bench, guest: Guest) -> None:
             if steady[-1].pages_bad or steady[-1].disk_bad:
                 raise WorkNotProven("the guest's memory or disk is not as written before any migration")
             return
+    if last_words := words_of_death(guest.console()):
+        raise Failed("stack", f"before any migration the guest's kernel gave up: {last_words}")
     raise WorkNotProven("before its migration the guest did not beat, and check memory and disk, steadily")
