@@ -4,7 +4,6 @@
 cores, and judged by the same code as real ones: five blocks in three sessions, on two clusters.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -137,4 +136,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

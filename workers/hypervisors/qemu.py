@@ -221,8 +221,12 @@ class QemuGuest:
         self.cluster.enter(self)
         self.cluster.observe("expect", nonce=self.nonce)
 
+    def xml(self) -> str:
+        """The domain as `start` hands it to libvirt."""
+        return domain_xml(self._machine())
+
     def start(self) -> float:
-        xml = domain_xml(self._machine())
+        xml = self.xml()
         self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
         self._init_thread.start()
         requested_s = self.cluster.now_s()

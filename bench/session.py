@@ -1,0 +1,97 @@
+"""What share of a session is spent measuring, and what the rest goes to: one block, as a worker runs it."""
+
+import datetime
+import json
+import secrets
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.pairs import Row
+from farm.cli.example import make_example_repository
+from farm.settings import CHECKOUT, load_settings
+from scenarios.crossing import (
+    SCHEMA,
+    Lease,
+    Plan,
+    PlannedBuild,
+    PlannedCluster,
+    PlannedHost,
+    PlannedScenario,
+    harness_digest,
+    revision_of,
+    to_data,
+)
+from scenarios.registry import SCENARIOS
+
+_TIMEOUT_S = 600
+_MEASURING = ("measure", "verify")
+
+
+def run(home: Path) -> list[Row]:
+    """Run the session in a home of its own, with the caches of `home`."""
+    with tempfile.TemporaryDirectory(prefix="farm-bench-") as folder:
+        own = Path(folder)
+        for name in ("venv", "cache"):
+            (own / name).symlink_to(home / name)
+        (own / "keys").mkdir()
+        key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(own / "keys" / "bench")]
+        subprocess.run(key, check=True, timeout=30)
+        plan = _plan(own / "deployment")
+        (own / "plan.json").write_text(json.dumps(to_data(plan)))
+        cluster = json.dumps(to_data(plan.cluster))
+        try:
+            began = time.monotonic()
+            _workers("session", str(own / "plan.json"), "--home", folder, "--out", str(own / "bundle.tar.gz"))
+            whole_s = time.monotonic() - began
+        finally:
+            _workers("hosts", "down", "--home", folder, "--cluster", cluster)
+        spent_s = _facts(own / "bundle.tar.gz")["load"]["spent_s"]
+    share = sum(spent_s[phase] for phase in _MEASURING) / whole_s
+    parts = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in spent_s.items())
+    return [Row("share of a session spent measuring", f"{share:.0%} of {whole_s:.0f} s ({parts})", "told", True)]
+
+
+def _plan(repository: Path) -> Plan:
+    make_example_repository(repository)
+    git = ["git", "-C", str(repository), "rev-list", "--reverse", "main"]
+    commits = subprocess.run(git, check=True, capture_output=True, text=True, timeout=30).stdout.split()
+    builds = [
+        PlannedBuild(revision_of({"bench": one}), one[:7], ("window",), str(repository), one) for one in commits[:3]
+    ]
+    hosts = tuple(PlannedHost(name, "local:backports", "here") for name in ("h1", "h2"))
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=_TIMEOUT_S)
+    return Plan(
+        schema=SCHEMA,
+        harness=harness_digest(CHECKOUT),
+        session=secrets.token_hex(8),
+        attempt=1,
+        cluster=PlannedCluster("bench", "qemu", hosts, storage_disks=4, storage_disk_mib=3072),
+        lease=Lease("bench", 1, ("host:bench/h1", "host:bench/h2", "storage:bench"), later.isoformat()),
+        builds=tuple(builds),
+        scenarios=tuple(PlannedScenario(name, one.version) for name, one in SCENARIOS.items()),
+        blocks=1,
+        rounds=1,
+        seed=secrets.randbits(32),
+        deadline_s=_TIMEOUT_S,
+    )
+
+
+def _workers(*arguments: str) -> None:
+    command = [sys.executable, "-m", "workers", *arguments]
+    subprocess.run(command, check=True, cwd=CHECKOUT, timeout=_TIMEOUT_S + 60, stdout=subprocess.DEVNULL)
+
+
+def _facts(bundle: Path) -> Any:
+    with tarfile.open(bundle) as packed:
+        facts = packed.extractfile("facts.json")
+        assert facts is not None
+        return json.load(facts)
+
+
+if __name__ == "__main__":
+    print(*run(load_settings().home), sep="\n")
