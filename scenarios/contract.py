@@ -202,10 +202,11 @@ class Cell(Protocol):
     def prove(self, held: bool, reason: str) -> None:
         """Raise WorkNotProven(reason) unless `held`."""
 
-    def verify_later(self, check: Callable[[], None]) -> None:
+    def verify_later(self, check: Callable[[], None], *, deployed: bool = True) -> None:
         """Run `check` when the round's measuring is over, so that checking disturbs no figure.
 
-        Whatever ScenarioError it raises counts as if raised in the cell.
+        Whatever ScenarioError it raises counts as if raised in the cell. With `deployed=False` it does not need
+        the revision any more, and may go on while that is taken down and the next one is deployed.
         """
 
     def evidence(self, text: str) -> None:

@@ -71,7 +71,7 @@ class CowStart:
             cell.evidence(disk.prove_written(nonce, WRITE_TEST_BLOCKS))
             disk.remove()
 
-        cell.verify_later(verify)
+        cell.verify_later(verify, deployed=False)
 
 
 SCENARIO: Scenario = CowStart()

@@ -75,7 +75,7 @@ class LiveMigration:
             guest.stop()
             disk.remove()
 
-        cell.verify_later(verify)
+        cell.verify_later(verify, deployed=False)
 
 
 def _bandwidth(params: Mapping[str, object]) -> int | None:

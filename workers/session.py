@@ -40,7 +40,7 @@ from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore
-from workers.sheet import Place, RoundSheet, verify_all
+from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks import swift
 from workers.sweep import sweep
 
@@ -94,6 +94,10 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         bundle.seal(manifest, home / "keys" / plan.cluster.name, out)
 
 
+class _DeadlineOver(BaseException):
+    """No Exception, so that nothing on the way takes it for a scenario's failure and goes on."""
+
+
 @dataclass
 class _Run:
     """The measuring part of a session."""
@@ -110,6 +114,7 @@ class _Run:
     spent_s: dict[str, float] = field(default_factory=dict)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
     done: int = 0
+    unfinished: tuple[SessionBench, Verification] | None = None
 
     def __post_init__(self) -> None:
         self.payload = Payload(self.folder / "payload")
@@ -125,6 +130,7 @@ class _Run:
             for position, planned in enumerate(turn):
                 self.fence.check(self.plan.lease)
                 self._measure_revision(planned, ready[planned.revision], block, position)
+        self._finish_round()
 
     def facts(self) -> Facts:
         """What the cluster was during the session."""
@@ -200,18 +206,29 @@ class _Run:
 
     def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
         sheets = []
-        with SessionBench(hosts, store, self.hypervisors.now_s) as bench:
-            for scenario in self.plan.scenarios:
-                what = f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {scenario.name}"
-                self._tell(what)
-                sheet = RoundSheet(SCENARIOS[scenario.name], place)
-                with self._spending("measure"):
-                    self._ask(sheet, bench, scenario.params)
-                sheets.append(sheet)
-                self.done += 1
-            with self._spending("verify"):
-                verify_all(sheets)
-        for sheet in sheets:
+        self._finish_round()
+        bench = SessionBench(hosts, store, self.hypervisors.now_s)
+        for scenario in self.plan.scenarios:
+            self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {scenario.name}")
+            sheet = RoundSheet(SCENARIOS[scenario.name], place)
+            with self._spending("measure"):
+                self._ask(sheet, bench, scenario.params)
+            sheets.append(sheet)
+            self.done += 1
+        self.unfinished = bench, Verification(sheets)
+        with self._spending("verify"):
+            self.unfinished[1].wait_for_deployed()
+
+    def _finish_round(self) -> None:
+        """Wait for the last round's checks and keep what it brought: before anything else is measured."""
+        if self.unfinished is None:
+            return
+        bench, verification = self.unfinished
+        self.unfinished = None
+        with self._spending("verify"):
+            verification.wait()
+            bench.release()
+        for sheet in verification.sheets:
             self._keep(sheet)
         self._require_hosts()
 
@@ -285,12 +302,14 @@ def _deadline(seconds: int) -> Iterator[None]:
     """Raises Failed (farm) in the main thread when the time is up."""
 
     def expire(number: int, frame: FrameType | None) -> None:
-        raise Failed("farm", f"the session did not end within its deadline of {seconds} s")
+        raise _DeadlineOver
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except _DeadlineOver:
+        raise Failed("farm", f"the session did not end within its deadline of {seconds} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

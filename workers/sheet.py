@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scenarios.contract import Failed, Fault, Metric, Scenario, ScenarioError, Unsupported, WorkNotProven
@@ -33,7 +33,7 @@ class OpenCell:
     hosts: dict[str, str]
     values: list[tuple[str, float, str]] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
-    checks: list[Callable[[], None]] = field(default_factory=list)
+    checks: dict[bool, list[Callable[[], None]]] = field(default_factory=lambda: {True: [], False: []})
     error: ScenarioError | None = None
 
     def record(self, metric: str, value: float) -> None:
@@ -47,8 +47,8 @@ class OpenCell:
         if not held:
             raise WorkNotProven(reason)
 
-    def verify_later(self, check: Callable[[], None]) -> None:
-        self.checks.append(check)
+    def verify_later(self, check: Callable[[], None], *, deployed: bool = True) -> None:
+        self.checks[deployed].append(check)
 
     def evidence(self, text: str) -> None:
         self.lines.append(text)
@@ -76,10 +76,10 @@ class RoundSheet:
         """The scenario could not begin, or broke outside any cell."""
         self.cells.append(OpenCell(self._metrics, {}, dict(hosts), error=error))
 
-    def verify(self) -> None:
-        """Run the deferred checks of all cells; each cell stops at its first failure."""
+    def verify(self, deployed: bool) -> None:
+        """Run the deferred checks that need the deployment, or those that do not; a cell stops at its first failure."""
         for cell in self.cells:
-            for check in cell.checks:
+            for check in cell.checks[deployed]:
                 if cell.error is not None:
                     break
                 try:
@@ -147,13 +147,29 @@ def classify(error: ScenarioError | None) -> tuple[OutcomeName, Fault | None]:
     return "failed", "farm"
 
 
-def verify_all(sheets: list[RoundSheet]) -> None:
-    """Verify several scenarios' sheets at the same time: most of it is waiting, and nothing is measured now."""
-    threads = [threading.Thread(target=sheet.verify, name=f"verify-{sheet.scenario.name}") for sheet in sheets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+class Verification:
+    """The deferred checks of a round, at work side by side: most of it is waiting, and nothing is measured meanwhile."""
+
+    def __init__(self, sheets: Sequence[RoundSheet]) -> None:
+        """Start them."""
+        self.sheets = sheets
+        self._threads = {
+            deployed: [threading.Thread(target=sheet.verify, args=(deployed,), daemon=True) for sheet in sheets]
+            for deployed in (True, False)
+        }
+        for thread in (*self._threads[True], *self._threads[False]):
+            thread.start()
+
+    def wait_for_deployed(self) -> None:
+        """Until no check needs the deployment any more."""
+        for thread in self._threads[True]:
+            thread.join()
+
+    def wait(self) -> None:
+        """Until all have ended; every check has deadlines of its own."""
+        self.wait_for_deployed()
+        for thread in self._threads[False]:
+            thread.join()
 
 
 def _now() -> str:

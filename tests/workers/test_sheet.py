@@ -1,13 +1,14 @@
 """Cells are valid or void together; an error in one cell leaves the others as they are."""
 
 import math
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
 
 from scenarios.contract import Bench, Failed, Metric, ScenarioError, Sheet, Unsupported, WorkNotProven
-from workers.sheet import Place, RoundSheet, classify, verify_all
+from workers.sheet import Place, RoundSheet, Verification, classify
 
 
 @dataclass
@@ -69,8 +70,22 @@ def test_what_verification_finds_later_voids_the_cell() -> None:
         cell.record("time_ms", 1.0)
         cell.verify_later(raising(WorkNotProven("the digest differs")))
         cell.verify_later(raising(AssertionError("must not run after the first failure")))
-    verify_all([page])
+    Verification([page]).wait()
     assert page.samples()[0].void_reason == "the digest differs"
+
+
+def test_a_deployment_is_waited_for_only_by_the_checks_that_need_it() -> None:
+    page, gone = sheet(), threading.Event()
+    told = []
+    with page.cell(hosts={}) as cell:
+        cell.verify_later(lambda: told.append("needs it"))
+        cell.verify_later(lambda: told.append("does not") if gone.wait(10) else None, deployed=False)
+    verification = Verification([page])
+    verification.wait_for_deployed()
+    assert told == ["needs it"]
+    gone.set()
+    verification.wait()
+    assert told == ["needs it", "does not"]
 
 
 def test_an_error_of_our_own_while_verifying_is_the_farms_fault_and_not_lost() -> None:
@@ -78,7 +93,7 @@ def test_an_error_of_our_own_while_verifying_is_the_farms_fault_and_not_lost() -
     with page.cell(hosts={}) as cell:
         cell.record("time_ms", 1.0)
         cell.verify_later(raising(KeyError("oops")))
-    verify_all([page])
+    Verification([page]).wait()
     assert page.outcomes()[0].fault == "farm"
     assert "KeyError" in (page.outcomes()[0].reason or "")
     assert not page.samples()[0].valid
