@@ -16,7 +16,8 @@ from farm.inventory import Cluster
 from farm.settings import CHECKOUT
 from scenarios.crossing import to_data
 
-_DOWN_TIMEOUT_S = 60
+_PATIENCE_S = 60  # for a session that was told to end, which sweeps first
+_DOWN_TIMEOUT_S = _PATIENCE_S + 60
 _KEYGEN_TIMEOUT_S = 30
 
 
@@ -50,7 +51,7 @@ def take_down(context: Context) -> list[str]:
         if not (context.settings.home / "clusters" / cluster.name).exists():
             continue
         command = [sys.executable, "-m", "workers", "hosts", "down", "--home", str(context.settings.home)]
-        command += ["--cluster", json.dumps(to_data(cluster.planned))]
+        command += ["--cluster", json.dumps(to_data(cluster.planned)), "--patience", str(_PATIENCE_S)]
         try:
             done = subprocess.run(
                 command,

@@ -32,7 +32,7 @@ def register(commands: Any) -> None:
         "run",
         help="queue a campaign for one commit",
         description="Queue a campaign for one commit; a running farm ('farm up') carries it out.",
-        epilog="example: farm session run --revision 4f2a1b9 --base main~3 --cluster birch",
+        epilog="example: farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch",
     )
     run.add_argument("--repository", metavar="NAME", help="a watched repository (default: the only one)")
     run.add_argument("--revision", metavar="COMMIT", help="what to measure (default: the newest check-in)")
