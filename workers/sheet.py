@@ -148,7 +148,7 @@ def classify(error: ScenarioError | None) -> tuple[OutcomeName, Fault | None]:
 
 
 class Verification:
-    """The deferred checks of a round, at work side by side: most of it is waiting, and nothing is measured meanwhile."""
+    """The deferred checks of a round, at work side by side: most of it is waiting; nothing is measured meanwhile."""
 
     def __init__(self, sheets: Sequence[RoundSheet]) -> None:
         """Start them."""
