@@ -28,8 +28,9 @@ def detach(device: str) -> None:
 
 
 def _files(path: Path) -> Iterator[tuple[int, int]]:
-    """Device and inode of every regular file."""
-    for candidate in path.rglob("*") if path.is_dir() else [path]:
+    """Device and inode of every regular file; others may be removing the folder meanwhile."""
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    for candidate in below if path.is_dir() else [path]:
         with contextlib.suppress(FileNotFoundError):
             if candidate.is_file() and not candidate.is_symlink():
                 status = candidate.stat()

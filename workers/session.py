@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -69,6 +70,7 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         fence.enter(plan.lease, _now())
         cluster = local.up()
         _sweep(cluster, plan.session, hosts)
+        _empty(mark.folder)  # of what an earlier attempt left
         bundle = BundleWriter(mark.folder / "bundle")
         try:
             with QemuCluster(cluster, home, plan.session) as hypervisors:
@@ -92,6 +94,7 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
             files=bundle.digests(),
         )
         bundle.seal(manifest, home / "keys" / plan.cluster.name, out)
+        _empty(mark.folder)
 
 
 class _DeadlineOver(BaseException):
@@ -313,6 +316,13 @@ def _deadline(seconds: int) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _empty(folder: Path) -> None:
+    """Remove everything in the session's folder but its lock."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sweep(cluster: Any, session: str, hosts: set[str]) -> None:

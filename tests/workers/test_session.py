@@ -162,6 +162,19 @@ def test_code_that_the_plan_was_not_made_for_is_refused(worker: Worker) -> None:
     assert "is not what the plan was made for" in told
 
 
+def test_an_attempt_after_a_failed_one_begins_anew(worker: Worker) -> None:
+    plan = worker.plan(session="second-attempt")
+    left = worker.home / "clusters" / NAME / "sessions" / plan.session / "bundle" / "logs"
+    left.mkdir(parents=True)
+    (left / "session.log").write_text("of the first attempt")
+    assert worker.run(plan) == (0, "")
+    with tarfile.open(worker.bundle) as packed:
+        log = packed.extractfile("logs/session.log")
+        assert log is not None
+        assert "first attempt" not in log.read().decode()
+    assert [path.name for path in (worker.home / "clusters" / NAME / "sessions" / plan.session).iterdir()] == ["lock"]
+
+
 def test_a_lease_that_was_lost_is_told(worker: Worker) -> None:
     plan = worker.plan(session="lost-its-lease")
     newer = replace(plan.lease, token=99, resources=("host:other/h1",))

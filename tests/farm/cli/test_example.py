@@ -34,4 +34,5 @@ def test_every_check_in_is_a_valid_recipe_and_the_plants_are_in_it(tmp_path: Pat
         recipes.append(parse_toml(git(tmp_path / "a", "show", f"{commit}:stack.toml"), Recipe, source=commit))
     assert recipes[0] == recipes[1]
     assert len(recipes[2].guest.extra_modules) > len(recipes[1].guest.extra_modules)
+    assert recipes[3].guest == recipes[1].guest
     assert (recipes[2].disk.cache, recipes[3].disk.cache) == ("writethrough", "none")
