@@ -21,7 +21,7 @@ from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
-from workers.sheet import Place, RoundSheet
+from workers.sheet import Place, RoundSheet, Verification
 
 pytestmark = pytest.mark.machine
 
@@ -49,7 +49,7 @@ class Lab:
         sheet = RoundSheet(scenario, Place(self.session, 1, 1, 1, 0, "r"))
         with bench:
             scenario.measure(bench, sheet, params)
-            sheet.verify()
+            Verification([sheet]).wait()
         return sheet
 
     def guests_left(self) -> list[str]:

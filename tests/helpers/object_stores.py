@@ -15,7 +15,7 @@ from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore
-from workers.sheet import Place, RoundSheet
+from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks.swift import Deployment, deploy
 
 SOFTWARE = FARM_HOME / "cache" / "software"
@@ -74,5 +74,5 @@ class OneStore:
 def measured(store: SwiftStore) -> RoundSheet:
     sheet = RoundSheet(chunked_upload.SCENARIO, Place("s", 1, 0, 0, 0, "r" * 64))
     chunked_upload.SCENARIO.measure(OneStore(store), sheet, {"segment_mib": 4, "parallel": 3})  # type: ignore[arg-type]
-    sheet.verify()
+    Verification([sheet]).wait()
     return sheet
