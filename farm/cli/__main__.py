@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from farm.basedirs import CannotPrepare
 from farm.cli import answers, publishing, running, sessions
 from farm.cli.context import Context
 from farm.cli.errors import UsageError
+from farm.results.database import DatabaseUnusable
 from scenarios.strict import BadData
 
 _EPILOG = """\
@@ -31,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler: Callable[[argparse.Namespace, Context], int] = arguments.handler
     try:
         return handler(arguments, Context.load(arguments.settings))
-    except (BadData, UsageError) as error:
+    except (BadData, UsageError, DatabaseUnusable, CannotPrepare) as error:
         print(f"farm: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough

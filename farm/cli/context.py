@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from farm.cli.errors import UsageError
 from farm.inventory import Cluster, load_inventory
 from farm.results.database import open_database
+from farm.sessions import planned_scenarios
 from farm.settings import Settings, load_settings
 
 
@@ -25,6 +26,7 @@ class Context:
     def load(cls, file: Path | None) -> "Context":
         """Raises strict.BadData naming file and key."""
         settings = load_settings(file)
+        planned_scenarios(settings)  # a name that does not exist is told now, not when it is planned
         return cls(settings, load_inventory(settings.farm.inventory, settings.farm.clusters))
 
     @functools.cached_property

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farm.basedirs import CannotPrepare
 from farm.cli import components, local_clusters
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
@@ -102,13 +101,12 @@ def run_status(arguments: argparse.Namespace, context: Context) -> int:
 def _start(context: Context) -> Supervisor:
     """Prepare and start everything; what a killed farm left running is ended first, since it would hold the ports."""
     home = context.settings.home
+    if not context.settings.farm.repository:
+        raise UsageError(f"{context.settings.file} watches no repository: add a [[repository]] with name and url")
     if (pid := supervisor_pid(home / "run" / "supervisor.lock")) is not None:
         raise UsageError(f"the farm runs already (pid {pid}): 'farm status' shows it, 'farm down' ends it")
     Supervisor(home, []).stop()
-    try:
-        prepared = components.prepare(context)
-    except CannotPrepare as error:
-        raise UsageError(str(error)) from None
+    prepared = components.prepare(context)
     if context.settings.file is None:
         make_example_repository(Path(context.settings.farm.repository[0].url))
     _ = context.engine  # made and migrated before several processes open it

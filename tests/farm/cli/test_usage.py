@@ -1,0 +1,102 @@
+"""What is asked wrongly ends with exit status 2 and one line that says what to do, and changes nothing."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farm.cli.__main__ import build_parser, main
+
+REPOSITORY = '[[repository]]\nname = "x"\nurl = "nowhere"\n'
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FARM_HOME", str(folder))
+    monkeypatch.delenv("SETTINGS", raising=False)
+    return folder
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on standard error."""
+    assert main(arguments) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("farm: ")
+    assert told.err.count("\n") == 1
+    return told.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("poll_intervall_s = 3", "poll_intervall_s is unknown (did you mean 'poll_interval_s'?)"),
+        ('[[repository]]\nname = "x"', "repository[0].url is missing"),
+        ('[campaign]\nblocks = "many"', "campaign.blocks must be a list"),
+        ('clusters = ["akorn"]', "'akorn' is not in"),
+        ('inventory = "nowhere"', "no such folder of cluster files"),
+        ('[[scenario]]\nname = "boots"', "scenario 'boots' does not exist (there are: boot, "),
+        ('database = "nosuch://x"', "database: the URL cannot be used"),
+        ("[[", "not valid TOML"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
+    file = tmp_path / "farm.toml"
+    file.write_text(text)
+    assert told in refusal(capsys, "--settings", str(file), "status")
+
+
+def test_settings_without_a_repository_start_nothing(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "farm.toml"
+    file.write_text("poll_interval_s = 1")
+    assert "watches no repository" in refusal(capsys, "--settings", str(file), "up", "--once")
+    assert not home.exists()
+
+
+def test_a_taken_port_is_named_with_its_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: int
+) -> None:
+    file = tmp_path / "farm.toml"
+    file.write_text(f"{REPOSITORY}[addresses]\nbuildbot_port = {taken_port}\n")
+    told = refusal(capsys, "--settings", str(file), "up", "--once")
+    assert str(taken_port) in told
+    assert "addresses.buildbot_port" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("compare", "acorn"), "name two clusters"),
+        (("compare", "acorn", "oak"), "no cluster 'oak'; there are: acorn, birch"),
+        (("results", "--cluster", "oak"), "no cluster 'oak'"),
+        (("results", "--revision", "abc"), "'abc' is no check-in"),
+        (("session", "show", "abc"), "'abc' is no session"),
+        (("session", "cancel", "abc"), "'abc' is no session"),
+        (("session", "run", "--repository", "mine"), "name a watched repository"),
+        (("session", "run"), "does not answer"),
+        (("--settings", "/nowhere/farm.toml", "status"), "cannot be read"),
+    ],
+)
+def test_commands_that_cannot_be_carried_out_say_why(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], told: str
+) -> None:
+    assert told in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "status", "session", "results", "compare", "regressions", "publish"])
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        build_parser().parse_args([command, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out) > 100
