@@ -56,18 +56,25 @@ def compare(comparisons: Iterable[ComparisonRow]) -> list[Answer]:
 def regressions(findings: Iterable[Finding], check_ins: Iterable[CheckIn]) -> list[Answer]:
     """One answer per metric of each finding.
 
-    `index` is the check-in's number. A check-in is measured beside its parent, so it is its only candidate;
-    a finding of kind environment has none.
+    `index` is the check-in's number. Its candidates are the check-ins after the last good one: itself alone,
+    unless its parent could not be measured. A finding of kind environment has none.
     """
-    numbers = {(row.repository, row.revision): row.number for row in check_ins}
-    return [
-        _regression(finding, entry, numbers.get((finding.repository, finding.revision)))
-        for finding in findings
-        for entry in finding.metrics
-    ]
+    numbered = {(row.repository, row.revision): row for row in check_ins}
+    return [_regression(finding, entry, numbered) for finding in findings for entry in finding.metrics]
 
 
-def _regression(finding: Finding, entry: Mapping[str, Any], number: int | None) -> Answer:
+def _candidates(finding: Finding, numbered: Mapping[tuple[str, str], CheckIn]) -> list[Answer]:
+    last_good = numbered.get((finding.repository, finding.last_good or ""))
+    blamed = numbered.get((finding.repository, finding.revision))
+    between = [finding.revision]
+    if last_good is not None and blamed is not None:
+        its = (row for (repository, _), row in numbered.items() if repository == finding.repository)
+        between = [row.revision for row in its if last_good.number < row.number <= blamed.number]
+    return [{"revision": revision, "probability": 1 / len(between)} for revision in between]
+
+
+def _regression(finding: Finding, entry: Mapping[str, Any], numbered: Mapping[tuple[str, str], CheckIn]) -> Answer:
+    check_in = numbered.get((finding.repository, finding.revision))
     metric = metric_label(entry["metric"], entry["params"])
     blamed = finding.kind == "product"
     return {
@@ -77,14 +84,14 @@ def _regression(finding: Finding, entry: Mapping[str, Any], number: int | None) 
         "metric": metric,
         "kind": finding.kind,
         "revision": finding.revision,
-        "index": number,
+        "index": check_in.number if check_in is not None else None,
         "ratio": entry["ratio"],
         "low": entry["low"],
         "high": entry["high"],
         "direction": entry["direction"],
         "last_good": finding.last_good,
         "first_bad": finding.revision if blamed else None,
-        "candidates": [{"revision": finding.revision, "probability": 1.0}] if blamed else [],
+        "candidates": _candidates(finding, numbered) if blamed else [],
         "state": finding.state,
     }
 

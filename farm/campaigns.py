@@ -11,14 +11,21 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
-from farm.results.tables import CheckIn, Owner, Purpose, Session
+from farm.results.tables import CheckIn, OutcomeRow, Owner, Purpose, Session
 from farm.settings import RepositorySettings, Settings
-from scenarios.crossing import PlannedBuild, Role, digest_of, revision_of, to_data
+from scenarios.crossing import PlannedBuild, Role, canonical_json, digest_of, revision_of, to_data
 
 Time = datetime.datetime
 
 # people before machines, news before history; lower runs first
 PRIORITY: Mapping[Purpose, int] = {"on demand": 10, "check-in": 20, "comparison": 30, "a/a": 30, "history": 40}
+
+LONG_BLOCK = 8  # builds; with more, each session is one block, so that a lost host costs no more than that
+MOST_TOP_UPS = 1
+_SAME_FOR_CAMPAIGN = (
+    *("purpose", "campaign", "repository", "revision", "base_revision", "cluster", "rounds", "builds", "priority"),
+    *("tenant", "account", "visibility"),
+)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,7 @@ def ask(
     campaign = settings.farm.campaign
     wanted = [
         _session(owner, cluster, question, ordinal, blocks, campaign.rounds, now)
-        for ordinal, blocks in enumerate(campaign.blocks)
+        for ordinal, blocks in enumerate(session_blocks(campaign.blocks, len(question.builds)))
         for cluster in clusters
     ]
     there = set(transaction.scalars(select(Session.key).where(Session.key.in_([one.key for one in wanted]))))
@@ -116,6 +123,67 @@ def ask(
     transaction.add_all(fresh)
     transaction.flush()
     return fresh
+
+
+def session_blocks(blocks: Sequence[int], builds: int) -> tuple[int, ...]:
+    """Blocks of each session: as the settings say, or one each where a block alone is a long session."""
+    return tuple(blocks) if builds <= LONG_BLOCK else (1,) * sum(blocks)
+
+
+def top_up(transaction: Transaction, identity: str) -> Session | None:
+    """One more session for the campaign of this one on its cluster, if it has ended with too few whole blocks.
+
+    Voids and failures decide, never values, so that the number of blocks is still fixed without looking at them.
+    Cells that were never measured, and blocks beyond what the campaign was to have, are not made up for.
+    """
+    ended = transaction.get_one(Session, identity)
+    its = list(
+        transaction.scalars(
+            select(Session)
+            .where(
+                Session.repository == ended.repository,
+                Session.campaign == ended.campaign,
+                Session.cluster == ended.cluster,
+                Session.tenant == ended.tenant,
+                Session.account == ended.account,
+            )
+            .order_by(Session.ordinal)
+        )
+    )
+    extra = [session for session in its if session.top_up]
+    if any(session.state not in ("done", "failed") for session in its) or len(extra) >= MOST_TOP_UPS:
+        return None
+    planned = sum(session.blocks for session in its if not session.top_up)
+    missing = _missing_blocks(transaction, [session.id for session in its], planned)
+    if not missing:
+        return None
+    last = its[-1]
+    identity_of_new = digest_of({"top-up of": last.key, "ordinal": last.ordinal + 1})
+    fresh = Session(
+        **{name: getattr(last, name) for name in _SAME_FOR_CAMPAIGN},
+        id=identity_of_new[:16],
+        key=identity_of_new,
+        ordinal=last.ordinal + 1,
+        blocks=missing,
+        state="queued",
+        attempt=0,
+        failures=0,
+        top_up=True,
+        created_at=last.created_at,
+    )
+    transaction.add(fresh)
+    return fresh
+
+
+def _missing_blocks(transaction: Transaction, identities: Sequence[str], planned: int) -> int:
+    """How many whole blocks the worst cell lacks that was measured at least once."""
+    measured: dict[tuple[str, ...], set[tuple[str, int]]] = {}
+    spoilt: dict[tuple[str, ...], set[tuple[str, int]]] = {}
+    for row in transaction.scalars(select(OutcomeRow).where(OutcomeRow.session.in_(identities))):
+        cell = row.revision, row.scenario, canonical_json(row.params)
+        (measured if row.outcome == "measured" else spoilt).setdefault(cell, set()).add((row.session, row.block))
+    whole = [len(blocks - spoilt.get(cell, set())) for cell, blocks in measured.items()]
+    return max(0, planned - min(whole)) if whole else 0
 
 
 def _session(
@@ -148,6 +216,7 @@ def _session(
         state="queued",
         attempt=0,
         failures=0,
+        top_up=False,
         created_at=now,
         **owner.columns,
     )

@@ -8,7 +8,7 @@ import pandas as pd
 
 from farm.analysis.clusters import session_values, welch
 from farm.analysis.multiplicity import holm
-from farm.analysis.rules import CLUSTER_FAMILY_ALPHA, CLUSTER_SESSIONS_NEEDED, Verdict, verdict_of
+from farm.analysis.rules import CLUSTER_FAMILY_ALPHA, CLUSTER_SESSIONS_NEEDED, MATCHED_WITHIN_S, Verdict, verdict_of
 from farm.comparisons import MeasuredCampaign, comparison_row
 from farm.frames import Declared, SeriesKey, lowest_fidelity, series_tables, split
 from farm.results.tables import ComparisonRow
@@ -24,6 +24,7 @@ class _Level:
     metric: Metric
     fidelity: str
     values: Mapping[Slot, float]
+    at_s: Mapping[Slot, float]  # the middle of each session's samples
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,13 @@ def _complete(campaigns: Iterable[MeasuredCampaign], cluster: str) -> set[str]:
 def _levels(frame: pd.DataFrame, declared: Declared) -> dict[tuple[SeriesKey, str], _Level]:
     places = frame[["session", "campaign", "ordinal"]].drop_duplicates()
     slots = {session: (campaign, ordinal) for session, campaign, ordinal in places.itertuples(index=False)}
+    middles = frame.groupby("session")["taken_at"].median()
+    at_s = {slots[session]: middle.timestamp() for session, middle in middles.items()}
     levels = {}
     for series in series_tables(frame, declared):
         for revision in series.table.revisions:
             values = {slots[name]: value for name, value in session_values(series.table, revision).items()}
-            levels[series.key, revision] = _Level(series.metric, series.fidelity, values)
+            levels[series.key, revision] = _Level(series.metric, series.fidelity, values, at_s)
     return levels
 
 
@@ -90,7 +93,8 @@ def _matches(
     for key in ours:
         if key not in theirs:
             continue
-        slots = sorted(ours[key].values.keys() & theirs[key].values.keys())
+        both = sorted(ours[key].values.keys() & theirs[key].values.keys())
+        slots = [slot for slot in both if abs(ours[key].at_s[slot] - theirs[key].at_s[slot]) <= MATCHED_WITHIN_S]
         done = [slot for slot in slots if slot[0] in complete]
         settled = len(done) >= CLUSTER_SESSIONS_NEEDED
         if slots:

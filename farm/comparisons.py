@@ -26,7 +26,7 @@ from farm.frames import Declared, SeriesKey, series_tables, split
 from farm.results.tables import CheckIn, ComparisonRow, Session
 from scenarios.contract import Metric
 
-_PENDING = ("queued", "reserved", "running")
+PENDING = ("queued", "reserved", "running")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MeasuredCampaign:
 
     @property
     def complete(self) -> bool:
-        return all(session.state not in _PENDING for session in self.sessions)
+        return all(session.state not in PENDING for session in self.sessions)
 
     @property
     def owner(self) -> dict[str, str]:
@@ -131,6 +131,7 @@ def compare_revisions(
 ) -> list[Compared]:
     """Every pair of every campaign in every series; samples as `farm.results.queries.samples` gives them.
 
+    A check-in whose parent has no valid sample is held against the nearest ancestor of the window that has.
     Where several campaigns measured the same pair, the first that could be judged stands: measuring again
     until a verdict pleases changes nothing.
     """
@@ -148,8 +149,13 @@ def compare_revisions(
 
 
 def _compare(frame: pd.DataFrame, campaign: MeasuredCampaign, declared: Declared) -> Iterator[Compared]:
+    above = dict(campaign.pairs)
     for series in series_tables(frame, declared):
-        for child, parent in campaign.pairs:
+        for child, its_parent in campaign.pairs:
+            parent = its_parent
+            # a parent that could not be measured must not hide what came with it or after it
+            while parent not in series.table.revisions and parent in above:
+                parent = above[parent]
             if child in series.table.revisions or parent in series.table.revisions:
                 found = difference(series.table, child, parent)
                 yield Compared(campaign, series.key, series.metric, series.fidelity, child, parent, found)

@@ -31,6 +31,7 @@ Subject = tuple[str, str, str]  # repository, revision, cluster
 _Cell = tuple[str, int, str]  # scenario, version, params as canonical JSON
 
 _FAILS_AT_LEAST = 0.5  # share of the child's cells that must fail before a break is more than bad luck
+_FAILURES_NEEDED = 2  # one failed cell may be chance
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def product_findings(
         rows = [row for session in campaign.sessions for row in by_session.get(session.id, ())]
         for child, parent in campaign.pairs:
             for state, entry in _breaks(rows, child, parent):
+                if state == "watch" and campaign.complete:
+                    continue  # what comes of a watch is known
                 note(campaign, child, _Evidence(state, parent, campaign, entry))
     return [_product_finding(subject, evidence, now) for subject, evidence in found.items()]
 
@@ -82,7 +85,7 @@ def _state(one: Compared) -> FindingState | None:
         return None
     if one.ready:
         return "confirmed" if one.verdict == "different" and found.agrees else None
-    return "watch" if one.p_adjusted <= WATCH_ALPHA else None
+    return "watch" if not one.campaign.complete and one.p_adjusted <= WATCH_ALPHA else None
 
 
 def direction_of(ratio: float, metric: Metric) -> str:
@@ -124,7 +127,7 @@ def _breaks(rows: Sequence[OutcomeRow], child: str, parent: str) -> Iterator[tup
             tried.setdefault(_cell(row), []).append(row)
     for cell, its_rows in tried.items():
         failed = [row for row in its_rows if _failed(row)]
-        if failed and len(failed) >= _FAILS_AT_LEAST * len(its_rows):
+        if len(failed) >= _FAILURES_NEEDED and len(failed) >= _FAILS_AT_LEAST * len(its_rows):
             sessions = len({row.session for row in failed})
             yield "confirmed" if sessions >= SESSIONS_NEEDED else "watch", _break_entry(cell, failed[0], sessions)
 
@@ -165,6 +168,8 @@ def _product_finding(subject: Subject, evidence: Sequence[_Evidence], now: datet
         if one.state == state:
             entries.setdefault(_about(one.entry), one.entry)
     owner = evidence[0].campaign.owner
+    # a watch may go away again: nobody is named in public before it is confirmed
+    seen_by = owner if state == "confirmed" else {**owner, "visibility": "private"}
     identity = {"kind": "product", "repository": repository, "revision": revision, "cluster": cluster}
     return Finding(
         key=digest_of({**identity, **owner}),
@@ -177,7 +182,7 @@ def _product_finding(subject: Subject, evidence: Sequence[_Evidence], now: datet
         direction=_overall(entry["direction"] for entry in entries.values()),
         metrics=list(entries.values()),
         found_at=now,
-        **owner,
+        **seen_by,
     )
 
 

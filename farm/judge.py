@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from farm.analysis.rules import ANALYSIS_VERSION
 from farm.cluster_comparisons import compare_clusters
-from farm.comparisons import campaigns_of, compare_revisions, owner_of
+from farm.comparisons import PENDING, campaigns_of, compare_revisions, owner_of
 from farm.findings import environment_findings, product_findings
 from farm.frames import Declared
 from farm.inventory import Cluster
@@ -55,9 +55,9 @@ def judge(
 
 def _cause(bundles: str, sessions: Sequence[Session], declared: Declared) -> str:
     """Digest of all that decides: what came in, what is still to come, and what counts."""
-    states = [(row.id, row.state) for row in sessions]
+    pending = [(row.id, row.state in PENDING) for row in sessions]  # that one begins changes no judgement
     metrics = [(scenario, asdict(metric)) for (scenario, _), metric in sorted(declared.items())]
-    return digest_of({"bundles": bundles, "sessions": states, "metrics": metrics})
+    return digest_of({"bundles": bundles, "pending": pending, "metrics": metrics})
 
 
 def _judge_all(

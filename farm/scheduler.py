@@ -153,17 +153,18 @@ def cancelled_among(engine: Engine, identities: Collection[str]) -> set[str]:
 
 
 def interrupt_all(engine: Engine, now: Time) -> None:
-    """After a restart: no build has survived it, so what was running is queued again and counts as no failure.
+    """After a restart: no build has survived it, so what was at work is queued again and counts as no failure.
 
-    A reserved session keeps its reservation: its build request may still be waiting.
+    What was given up by a fault of the farm or of a donor is tried again too.
     """
     cut_short = sessions.Failure("farm", "cut short by a restart of the farm", interrupted=True)
 
     def work(transaction: Transaction) -> None:
         for session in sessions.open_sessions(transaction):
-            if session.state == "running":
-                sessions.fail_attempt(transaction, session.id, session.attempt, cut_short, now)
-                reservations.release(transaction, sessions.holder_of(session.id), now)
+            state = sessions.state_of(session)
+            sessions.fail_attempt(transaction, session.id, session.attempt, cut_short, now, only_in=state)
+            reservations.release(transaction, sessions.holder_of(session.id), now)
+        sessions.try_again(transaction)
 
     transact(engine, work)
 

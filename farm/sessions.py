@@ -46,7 +46,7 @@ TRANSITIONS: Mapping[SessionState, frozenset[SessionState]] = {
     "reserved": frozenset({"running", "queued", "failed", "cancelled"}),
     "running": frozenset({"done", "queued", "failed", "cancelled"}),
     "done": frozenset(),
-    "failed": frozenset(),
+    "failed": frozenset({"queued"}),  # at a new start of the farm, where it was nobody's check-in
     "cancelled": frozenset(),
 }
 OPEN_STATES: tuple[SessionState, ...] = ("reserved", "running")
@@ -82,11 +82,18 @@ def holder_of(session: str) -> str:
 def queue(transaction: Transaction) -> list[Session]:
     """Queued sessions in the order of their turn.
 
-    Sessions of one ordinal stand side by side for all clusters, so that comparisons of clusters are matched in
-    time.
+    The first session of every campaign comes before any campaign's later ones: a provisional figure for each of
+    several check-ins before a verdict for one. Sessions of one ordinal stand side by side for all clusters, so
+    that comparisons of clusters are matched in time.
     """
-    order = (Session.priority, Session.created_at, Session.campaign, Session.ordinal, Session.cluster, Session.id)
-    return list(transaction.scalars(select(Session).where(Session.state == "queued").order_by(*order)))
+    queued = transaction.scalars(select(Session).where(Session.state == "queued"))
+    return sorted(queued, key=_turn)
+
+
+def _turn(session: Session) -> tuple[object, ...]:
+    campaign = [int(part) if part.isdigit() else -1 for part in session.campaign.split("-")]  # 9 before 10
+    first = session.priority, session.ordinal > 0, session.created_at, campaign, session.campaign
+    return (*first, session.ordinal, session.cluster, session.id)
 
 
 def open_sessions(transaction: Transaction) -> list[Session]:
@@ -158,6 +165,17 @@ def fail_attempt(
     session.fault, session.message = failure.fault, failure.message
     if session.state == "failed":
         session.finished_at = now
+
+
+def try_again(transaction: Transaction) -> None:
+    """Queue anew what was given up by a fault of the farm or of a donor: whoever starts the farm again means it."""
+    given_up = select(Session).where(
+        Session.state == "failed", Session.fault.in_(("farm", "donor")), Session.attempt < MAX_ATTEMPTS
+    )
+    for session in transaction.scalars(given_up):
+        _move(session, "queued")
+        session.failures = 0
+        session.finished_at = None
 
 
 def cancel(transaction: Transaction, identity: str, now: Time) -> Session:
@@ -232,4 +250,9 @@ def planned_scenarios(settings: Settings) -> tuple[PlannedScenario, ...]:
     for one in chosen:
         if one.name not in SCENARIOS:
             raise BadData(f"settings: scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
-    return tuple(PlannedScenario(one.name, SCENARIOS[one.name].version, dict(one.params)) for one in chosen)
+    # always in the same order: one that leaves a guest running for its proof comes last
+    order = list(SCENARIOS)
+    return tuple(
+        PlannedScenario(one.name, SCENARIOS[one.name].version, dict(one.params))
+        for one in sorted(chosen, key=lambda one: order.index(one.name))
+    )

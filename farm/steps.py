@@ -14,11 +14,12 @@ from buildbot.process.buildstep import BuildStep, ShellMixin
 from buildbot.process.logobserver import LogLineObserver
 from buildbot.process.results import FAILURE, SUCCESS
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session as Transaction
 from twisted.internet import defer
 from twisted.internet.threads import deferToThread
 from twisted.python import log
 
-from farm import sessions
+from farm import campaigns, sessions
 from farm.inventory import Cluster
 from farm.results.database import transact
 from farm.results.ingest import IngestResult, ingest
@@ -186,7 +187,7 @@ class AdmitBundle(BuildStep):
 
 
 class EndSession(BuildStep):
-    """Whatever ended the build without a bundle and has not been settled: it is now."""
+    """Whatever ended the build without a bundle and has not been settled is now; lost blocks are asked for again."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(name="end the session", alwaysRun=True, flunkOnFailure=False)
@@ -196,9 +197,12 @@ class EndSession(BuildStep):
     def run(self) -> Any:
         identity, attempt = _attempt_of(self)
         failure = Failure("farm", "its build ended without an admitted bundle")
-        yield deferToThread(
-            transact, self._engine, lambda tx: sessions.fail_attempt(tx, identity, attempt, failure, _now())
-        )
+
+        def settle(transaction: Transaction) -> None:
+            sessions.fail_attempt(transaction, identity, attempt, failure, _now())
+            campaigns.top_up(transaction, identity)
+
+        yield deferToThread(transact, self._engine, settle)
         return SUCCESS
 
 

@@ -25,15 +25,19 @@ def watch(settings: Settings, stop: threading.Event) -> None:
     inventory = load_inventory(settings.farm.inventory, settings.farm.clusters)
     complaint = ""
     while not stop.is_set():
+        trouble = ""
         try:
             inventory = load_inventory(settings.farm.inventory, settings.farm.clusters)
-            complaint = ""
         except BadData as error:
-            if str(error) != complaint:
-                complaint = str(error)
-                _log.warning("%s (the last good inventory stands)", error)
-        now = datetime.datetime.now(datetime.UTC)
-        judge(engine, settings, inventory, now)
-        publish(engine, settings, inventory, now)
+            trouble = f"{error} (the last good inventory stands)"
+        try:
+            now = datetime.datetime.now(datetime.UTC)
+            judge(engine, settings, inventory, now)
+            publish(engine, settings, inventory, now)
+        except Exception as error:  # noqa: BLE001  measuring goes on, the last site stands, the next look tries again
+            trouble = f"nothing was published: {error!r}"
+        if trouble and trouble != complaint:
+            _log.warning("%s", trouble)
+        complaint = trouble
         stop.wait(_POLL_S)
     engine.dispose()

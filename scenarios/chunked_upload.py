@@ -58,7 +58,8 @@ def _record(cell: Cell, store: ObjectStore, report: UploadReport) -> None:
 def _verify(cell: Cell, store: ObjectStore, name: str) -> None:
     try:
         digest = store.read_back_digest(name)
-        cell.prove(digest == store.payload_digest(), f"{name} reads back with SHA-256 {digest}, not the payload's")
+        if digest != store.payload_digest():
+            raise Failed("stack", f"{name} reads back with SHA-256 {digest}, which is not what was sent")
         disks = store.disks_of(name)
         cell.prove(len(disks) > 0, f"{name} is not found on the disks")
         for piece, holders in disks.items():

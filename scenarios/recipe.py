@@ -3,6 +3,7 @@
 The same form serves `stacks/*.toml` and the `stack.toml` at the root of a deployment repository.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,7 +24,9 @@ def _must(held: bool, message: str) -> None:
 def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
     for key, value in settings.items():
         _must(bool(_SETTING.fullmatch(key)), f"setting {key!r} is not a setting's name")
-        _must("\n" not in str(value), f"setting {key!r} must be one line")
+        _must(str(value).isprintable(), f"setting {key!r} must be one line of printable text")
+        if isinstance(value, int | float):
+            _must(math.isfinite(value) and abs(value) < 2**63, f"setting {key!r} is out of range")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Source:
         if self.pypi is not None:
             _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
         if self.path is not None:
-            inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path != ""
+            inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path.isprintable()
+            inside = inside and self.path != ""
             _must(inside, f"path = {self.path!r} must be a folder inside the repository")
 
 
@@ -159,6 +163,6 @@ class Recipe:
         _must("swift" in names, "needs a component named 'swift'")
         if self.lock is not None:
             _must(
-                "/" not in self.lock and self.lock not in ("", ".", ".."),
+                "/" not in self.lock and self.lock.isprintable() and self.lock not in ("", ".", ".."),
                 "lock must be a file beside stack.toml",
             )

@@ -145,7 +145,8 @@ def _to_plain(data: object, shape: Any, source: str, where: str) -> object:
 
 
 def _refuse(source: str, where: str, what: str) -> BadData:
-    return BadData(f"{source}: {where} {what}" if where else f"{source}: {what}")
+    told = f"{source}: {where} {what}" if where else f"{source}: {what}"
+    return BadData("".join(letter if letter.isprintable() else "?" for letter in told))
 
 
 def _join(where: str, key: str) -> str:

@@ -72,13 +72,13 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         _sweep(cluster, plan.session, hosts)
         _empty(mark.folder)  # of what an earlier attempt left
         bundle = BundleWriter(mark.folder / "bundle")
-        try:
-            with QemuCluster(cluster, home, plan.session) as hypervisors:
-                run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
-                run.measure()
-                bundle.add_facts(run.facts())
-        finally:
-            _sweep(cluster, plan.session, hosts)
+        with (
+            _swept_afterwards(cluster, plan.session, hosts),
+            QemuCluster(cluster, home, plan.session) as hypervisors,
+        ):
+            run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
+            run.measure()
+            bundle.add_facts(run.facts())
         manifest = Manifest(
             schema=SCHEMA,
             session=plan.session,
@@ -126,6 +126,9 @@ class _Run:
     def measure(self) -> None:
         """Blocks of (deploy ▸ rounds ▸ verify ▸ undeploy), every revision once in each, in random order."""
         ready = {planned.revision: self._build(planned) for planned in self.plan.builds}
+        for error in ready.values():
+            if isinstance(error, Failed) and error.fault != "stack" and not self.resolved:
+                raise error  # nothing could be built, and no revision is to blame: the session is tried again
         order = random.Random(self.plan.seed)
         for block in range(self.plan.blocks):
             turn = list(self.plan.builds)
@@ -160,8 +163,6 @@ class _Run:
                 build = builds.resolve(planned, self.home)
                 self.guest_images[planned.revision] = self.hypervisors.guest_image_digest(build.recipe.guest)
             except Failed as error:
-                if error.fault != "stack":
-                    raise  # nobody's revision is to blame: the session is tried again
                 self._log(f"{planned.label}: {error}")
                 return error
         self.resolved.append(build.resolved)
@@ -242,7 +243,8 @@ class _Run:
             sheet.fail(error, {})
         except Exception as error:  # noqa: BLE001  our bug must not take the other scenarios with it
             self._log(traceback.format_exc())
-            sheet.fail(Failed("farm", f"the scenario broke: {error!r}"), {})
+            if not any(cell.error for cell in sheet.cells):
+                sheet.fail(Failed("farm", f"the scenario broke: {error!r}"), {})
 
     def _fail_all(self, planned: PlannedBuild, error: ScenarioError, block: int, position: int) -> None:
         for number in range(self.plan.rounds):
@@ -316,6 +318,18 @@ def _deadline(seconds: int) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def _swept_afterwards(cluster: Any, session: str, hosts: set[str]) -> Iterator[None]:
+    """What cannot be cleared now is told, and refuses the next session; what was measured before it stands."""
+    try:
+        yield
+    finally:
+        try:
+            _sweep(cluster, session, hosts)
+        except Failed as failure:
+            print(f"could not be cleared: {failure}", file=sys.stderr)
 
 
 def _empty(folder: Path) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from scenarios.contract import Failed, Fault, Metric, Scenario, ScenarioError, Unsupported, WorkNotProven
 from scenarios.crossing import Outcome, OutcomeName, Sample
 
+_LONGEST_TEXT = 2000
+
 
 @dataclass(frozen=True)
 class Place:
@@ -71,6 +73,9 @@ class RoundSheet:
             yield cell
         except ScenarioError as error:
             cell.error = error
+        except Exception as error:
+            cell.error = Failed("farm", f"the scenario broke: {error!r}")
+            raise
 
     def fail(self, error: ScenarioError, hosts: Mapping[str, str]) -> None:
         """The scenario could not begin, or broke outside any cell."""
@@ -114,7 +119,7 @@ class RoundSheet:
                 hosts=cell.hosts,
                 warm_up=place.warm_up,
                 valid=cell.error is None,
-                void_reason=None if cell.error is None else str(cell.error),
+                void_reason=_told(cell.error),
                 time=time,
             )
             for metric, value, time in cell.values
@@ -131,9 +136,18 @@ class RoundSheet:
             round=self.place.round,
             outcome=outcome,
             fault=fault,
-            reason=None if cell.error is None else str(cell.error),
-            evidence=cell.lines,
+            reason=_told(cell.error),
+            evidence=[plain(line) for line in cell.lines],
         )
+
+
+def plain(text: str) -> str:
+    """Somebody else's words as one line that every reader takes: printable, and no longer than needed."""
+    return "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_TEXT]).strip()
+
+
+def _told(error: ScenarioError | None) -> str | None:
+    return None if error is None else plain(str(error))
 
 
 def classify(error: ScenarioError | None) -> tuple[OutcomeName, Fault | None]:

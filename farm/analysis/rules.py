@@ -13,6 +13,7 @@ ANALYSIS_VERSION = 1
 BLOCKS_NEEDED = 5  # whole blocks below which a revision is not judged against its parent
 SESSIONS_NEEDED = 2  # independent sessions below which nothing is confirmed
 CLUSTER_SESSIONS_NEEDED = 3  # time-matched sessions per cluster below which clusters are not compared
+MATCHED_WITHIN_S = 3600.0
 CANARY_SESSIONS_NEEDED = 4  # sessions below which the canary's own series is not judged
 
 INTERVAL_LEVEL = 0.95  # of every published interval

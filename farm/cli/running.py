@@ -19,7 +19,7 @@ from farm.cli.processes import ProcessTable
 from farm.cli.progress import UNFINISHED, SessionView, progress_line, time_left_s
 from farm.cli.supervisor import Supervisor, supervisor_pid
 from farm.judge import judge
-from farm.reservations import held_between
+from farm.reservations import Held, held_between
 from farm.results import queries
 from farm.results.database import reading
 from farm.results.queries import EVERYTHING
@@ -136,8 +136,8 @@ def _measure_once(context: Context, supervisor: Supervisor) -> int:
             first_page = False
             teller.say(f"a first, provisional page is there: {context.settings.site_dir / 'index.html'}")
         teller.progress(progress_line(sessions, turns(context), _now()))
-        if not any(session.state in UNFINISHED for session in sessions):
-            break
+        if not any(session.state in UNFINISHED for session in sessions) and not _reserved(context):
+            break  # a build that has ended holds nothing any more, and has asked for what it lost
         time.sleep(_TICK_S)
     judge(context.engine, context.settings, context.inventory, _now())
     publish(context.engine, context.settings, context.inventory, _now())
@@ -227,6 +227,12 @@ def _has_figures(context: Context) -> bool:
     return any(session.state == "done" for session in views(context))
 
 
+def _reserved(context: Context) -> list[Held]:
+    """What is promised to anybody now."""
+    with reading(context.engine) as transaction:
+        return held_between(transaction, _now(), _now())
+
+
 def _summary(context: Context) -> None:
     print("\nwhat was found:")
     for sentence in finding_sentences(context.engine, context.inventory) or [
@@ -244,8 +250,7 @@ def _status(context: Context) -> dict[str, Any]:
     counts: dict[str, int] = {}
     for session in sessions:
         counts[session.state] = counts.get(session.state, 0) + 1
-    with reading(context.engine) as transaction:
-        live = held_between(transaction, _now(), _now())
+    live = _reserved(context)
     return {
         "processes": {name: table.pid_of(name) for name in table.names()},
         "sessions": counts,

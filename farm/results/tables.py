@@ -108,6 +108,7 @@ class Session(Owned, Base):
     state: Mapped[str] = mapped_column(String(16), index=True)
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)  # attempts that went wrong: too many end the session
+    top_up: Mapped[bool] = mapped_column(default=False)  # makes up for blocks that the campaign lost
     build_request: Mapped[int | None]  # Buildbot's, of the latest attempt
     plan: Mapped[dict[str, Any] | None]  # crossing.Plan of the latest attempt
     plan_digest: Mapped[str | None] = mapped_column(String(64))

@@ -137,7 +137,7 @@ def test_five_blocks_of_one_session_are_not_judged(tmp_path: Path) -> None:
     measure_all(farm, "history", [1, 2, 3, 4], clusters=["acorn"], blocks=(5,))
     farm.judge()
     assert {row.verdict for row in farm.comparisons()} == {"not judged"}
-    assert named(farm) == [("2", "acorn", "slower", "watch")]
+    assert named(farm) == []
 
 
 def test_a_metric_that_is_not_judged_is_shown_and_accuses_nobody(tmp_path: Path) -> None:
@@ -219,9 +219,14 @@ def test_only_what_the_stack_breaks_is_held_against_a_check_in(tmp_path: Path, f
 
 def test_a_break_in_one_session_is_on_watch(tmp_path: Path) -> None:
     farm = a_farm(tmp_path)
-    farm.measure(farm.ask("example-3", [2, 3], clusters=["acorn"])[0], broken=[3])
+    first, second = farm.ask("example-3", [2, 3], clusters=["acorn"], blocks=(2, 1))
+    farm.measure(first, broken=[3])
     farm.judge()
     assert named(farm) == [("3", "acorn", "broken", "watch")]
+    assert {finding.visibility for finding in farm.findings()} == {"private"}
+    farm.measure(second)
+    farm.judge()
+    assert named(farm) == []
 
 
 def test_what_failed_before_is_not_held_against_a_check_in(tmp_path: Path) -> None:
@@ -264,3 +269,17 @@ def test_what_is_private_never_mixes_with_what_is_public(tmp_path: Path) -> None
     assert revision_at(4) in private
     assert revision_at(4) not in public
     assert {row.n for row in farm.comparisons(between="clusters")} == {3}
+
+
+def test_what_came_with_or_after_a_broken_check_in_is_held_against_the_last_one_that_was_measured(
+    tmp_path: Path,
+) -> None:
+    farm = a_farm(tmp_path, effects={4: slow_boot})
+    for session in farm.ask("history", [1, 2, 3, 4], clusters=["acorn"]):
+        farm.measure(session, broken=[3])
+    farm.judge()
+    slower = next(row for row in farm.findings() if row.direction == "slower")
+    assert slower.revision == revision_at(4)
+    assert "boot" in {entry["scenario"] for entry in slower.metrics}
+    compared = farm.comparisons(revision=revision_at(4), scenario="boot")
+    assert {row.other_revision for row in compared} == {revision_at(2)}

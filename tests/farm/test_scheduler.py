@@ -17,6 +17,7 @@ from farm.results.database import open_database, reading, transact
 from farm.results.tables import CheckIn, Owner, Reservation, Session
 from farm.scheduler import START_TIMEOUT, Waiting, choose
 from farm.settings import CHECKOUT, CampaignSettings, FarmFile, RepositorySettings, ScenarioSettings, Settings
+from scenarios.contract import Fault
 from scenarios.crossing import Plan, Progress, digest_of
 from scenarios.registry import SCENARIOS
 from scenarios.strict import BadData, from_data
@@ -79,6 +80,11 @@ class Desk:
             sessions.find(transaction, one.id).state = "done"
 
         transact(self.engine, work)
+
+    def fail(self, one: Session, fault: Fault, now: datetime.datetime) -> None:
+        failure = sessions.Failure(fault, "trouble")
+        transact(self.engine, lambda tx: sessions.fail_attempt(tx, one.id, one.attempt, failure, now))
+        self.settle(now)
 
     def held(self, now: datetime.datetime) -> set[str]:
         with reading(self.engine) as transaction:
@@ -263,11 +269,35 @@ def test_our_own_restart_is_no_failure_but_not_for_ever(desk: Desk) -> None:
     assert next(row for row in desk.rows() if row.id == first).state == "failed"
 
 
-def test_a_restart_leaves_a_reserved_session_to_its_worker_for_a_while(desk: Desk) -> None:
+def test_a_restart_puts_what_was_reserved_back_without_counting_a_failure(desk: Desk) -> None:
     desk.repository.commit("one")
     desk.watch()
     desk.schedule()
     scheduler.interrupt_all(desk.engine, after(1))
+    assert {(row.state, row.failures) for row in desk.rows()} == {("queued", 0)}
+    assert desk.held(after(2)) == set()
+
+
+@pytest.mark.parametrize(("fault", "state"), [("farm", "queued"), ("donor", "queued"), ("stack", "failed")])
+def test_a_new_start_tries_again_what_was_nobodys_check_in(desk: Desk, fault: Fault, state: str) -> None:
+    desk.repository.commit("one")
+    desk.watch()
+    failed = None
+    for attempt in range(sessions.MAX_FAILURES):
+        desk.schedule(after(attempt))
+        one = desk.begin(after(attempt))
+        failed = one.id
+        desk.fail(one, fault, after(attempt))
+    assert failed is not None
+    scheduler.interrupt_all(desk.engine, after(60))
+    row = next(row for row in desk.rows() if row.id == failed)
+    assert (row.state, row.failures) == (state, 0 if state == "queued" else sessions.MAX_FAILURES)
+
+
+def test_a_worker_that_does_not_take_a_session_up_loses_it(desk: Desk) -> None:
+    desk.repository.commit("one")
+    desk.watch()
+    desk.schedule()
     desk.settle(after(2))
     assert desk.the_open_one().state == "reserved"
     desk.settle(NOON + START_TIMEOUT + datetime.timedelta(seconds=1))

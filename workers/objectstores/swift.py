@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.contract import Failed, UploadReport, WorkNotProven
+from scenarios.contract import Failed, UploadReport
 from workers.agent import AgentLink, CallTimedOut
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift_client import CONTAINER, SEGMENTS
@@ -78,14 +78,14 @@ class SwiftStore:
     def read_back_digest(self, name: str) -> str:
         answer = self._observed("read_back", endpoint=self._endpoint, name=name, limit_bytes=self._payload.size)
         if answer["length"] != self._payload.size:
-            raise WorkNotProven(f"{name} reads back as {answer['length']} bytes, {self._payload.size} were sent")
+            raise Failed("stack", f"{name} reads back as {answer['length']} bytes, {self._payload.size} were sent")
         return str(answer["sha256"])
 
     def payload_digest(self) -> str:
         return self._payload.sha256
 
     def disks_of(self, name: str) -> Mapping[str, Sequence[str]]:
-        """Disks by stored object. Raises WorkNotProven for a file that does not hold what was sent."""
+        """Disks by stored object. Raises Failed (stack) for a file that does not hold what was sent."""
         deadline = time.monotonic() + REPLICA_TIMEOUT_S
         while True:
             found = {stored.path: self._disks_of(stored) for stored in self._uploads.get(name, [])}
@@ -131,14 +131,15 @@ class SwiftStore:
                 return False
             status = os.fstat(file)
             if status.st_size != stored.length or status.st_blocks * 512 < stored.length:
-                raise WorkNotProven(
+                raise Failed(
+                    "stack",
                     f"{stored.path} on {disk}: {status.st_size} bytes, {status.st_blocks * 512} of them stored; "
-                    f"{stored.length} were sent"
+                    f"{stored.length} were sent",
                 )
             for _ in range(_WINDOWS):
                 at = self._random.randrange(0, max(1, stored.length - _WINDOW_BYTES))
                 if os.pread(file, _WINDOW_BYTES, at) != self._expected(stored, at):
-                    raise WorkNotProven(f"{stored.path} on {disk}: byte {at} and on are not what was sent")
+                    raise Failed("stack", f"{stored.path} on {disk}: byte {at} and on are not what was sent")
         return True
 
     def _expected(self, stored: _Stored, at: int) -> bytes:

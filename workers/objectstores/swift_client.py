@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.contract import Failed, WorkNotProven
+from scenarios.contract import Failed
 from workers.operations import operation
 
 CONTAINER, SEGMENTS = "farm", "farm_segments"
@@ -168,7 +168,7 @@ def _put_part(
     answer = _answer(connection)
     _expect(answer, (201,), f"PUT of {path}")
     if answer.etag != md5:
-        raise WorkNotProven(f"PUT of {path}: the store's digest {answer.etag[:64]!r} is not that of what was sent")
+        raise Failed("stack", f"PUT of {path}: the store's digest {answer.etag[:64]!r} is not that of what was sent")
 
 
 def _put_manifest(
@@ -184,7 +184,7 @@ def _confirm(connection: http.client.HTTPConnection, at: Endpoint, name: str, si
     _expect(answer, (200,), f"HEAD of {name}")
     length = answer.headers.get("content-length", "")
     if length != str(size) or answer.etag != md5:
-        raise WorkNotProven(f"HEAD of {name}: {length[:20]} bytes, digest {answer.etag[:64]!r}; sent {size}, {md5}")
+        raise Failed("stack", f"HEAD of {name}: {length[:20]} bytes, digest {answer.etag[:64]!r}; sent {size}, {md5}")
 
 
 def _ask(

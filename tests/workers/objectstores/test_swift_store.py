@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.contract import Failed, WorkNotProven
+from scenarios.contract import Failed
 from tests.helpers.check_ins import DeploymentRepository, recipe
 from tests.helpers.object_stores import Bed, build_of, storage_bed
 from workers.objectstores.swift import SwiftStore, object_place
@@ -77,7 +77,7 @@ def test_a_replica_that_is_not_what_was_sent_is_caught(
     name = "harmed"
     store.upload_segments(name, segment_mib=4, parallel=2)
     harm(stored_file(deployment, f"farm_segments/{name}/0002"))
-    with pytest.raises(WorkNotProven, match="0002 on d"):
+    with pytest.raises(Failed, match="0002 on d"):
         store.disks_of(name)
     store.remove(name)
 

@@ -114,6 +114,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
+        sa.Column("top_up", sa.Boolean(), nullable=False),
         sa.Column("build_request", sa.Integer(), nullable=True),
         sa.Column("plan", sa.JSON(), nullable=True),
         sa.Column("plan_digest", sa.String(length=64), nullable=True),
