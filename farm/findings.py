@@ -54,7 +54,8 @@ def product_findings(
     found: dict[Subject, list[_Evidence]] = {}
 
     def note(campaign: MeasuredCampaign, child: str, evidence: _Evidence) -> None:
-        if parents.get((campaign.repository, child)) == evidence.parent:
+        # the parent may have been one that could not be measured: then the evidence is of an earlier check-in
+        if parents.get((campaign.repository, child)) == dict(campaign.pairs).get(child):
             found.setdefault((campaign.repository, child, campaign.cluster), []).append(evidence)
 
     for one in compared:

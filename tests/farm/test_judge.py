@@ -274,7 +274,7 @@ def test_what_is_private_never_mixes_with_what_is_public(tmp_path: Path) -> None
 def test_what_came_with_or_after_a_broken_check_in_is_held_against_the_last_one_that_was_measured(
     tmp_path: Path,
 ) -> None:
-    farm = a_farm(tmp_path, effects={4: slow_boot})
+    farm = a_farm(tmp_path, effects={4: lambda kind: slow_boot(kind) ** 4})
     for session in farm.ask("history", [1, 2, 3, 4], clusters=["acorn"]):
         farm.measure(session, broken=[3])
     farm.judge()
