@@ -53,11 +53,14 @@ def reached_from_storage(up: ClusterHosts, address: str) -> str:
 
 
 def network_is_whole(up: ClusterHosts) -> bool:
+    """Neighbours that had been asked for in vain are asked for again only after a while."""
     first, second = up.hosts
-    return (
-        reached_from(first, second.address) == REFUSED
-        and reached_from(second, up.observer.address) == REFUSED
-        and reached_from_storage(up, first.address) == REFUSED
+    return wait_for(
+        lambda: (
+            reached_from(first, second.address) == REFUSED
+            and reached_from(second, up.observer.address) == REFUSED
+            and reached_from_storage(up, first.address) == REFUSED
+        )
     )
 
 

@@ -111,11 +111,9 @@ def _common(settings: SwiftSettings) -> dict[str, Setting]:
 
 
 def _checked(where: str, own: Mapping[str, Setting]) -> Mapping[str, Setting]:
-    for key, value in own.items():
+    for key in own:
         if key in _OWN_KEYS:
             raise Failed("stack", f"stack.toml: {where}.{key} is the farm's to set")
-        if not str(value).isprintable():
-            raise Failed("stack", f"stack.toml: {where}.{key} has characters that are not printable")
     return own
 
 

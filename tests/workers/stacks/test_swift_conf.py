@@ -61,5 +61,5 @@ def test_what_is_the_farms_is_refused_by_name(settings: SwiftSettings, named: st
 
 
 def test_a_value_cannot_bring_lines_of_its_own() -> None:
-    with pytest.raises(Failed, match="not printable"):
-        configuration(SwiftSettings(object={"disk_chunk_size": "1\rbind_ip = 0.0.0.0"}), PLACE)
+    with pytest.raises(ValueError, match="printable"):
+        SwiftSettings(object={"disk_chunk_size": "1\rbind_ip = 0.0.0.0"})
