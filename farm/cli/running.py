@@ -66,7 +66,7 @@ def run_up(arguments: argparse.Namespace, context: Context) -> int:
         return _measure_once(context, supervisor) if arguments.once else _serve(context, supervisor)
     except KeyboardInterrupt:
         print("\nending; run it again and it goes on where it stood", flush=True)
-        return 130
+        return 130 if arguments.once else 0  # this is how an attached farm is meant to be ended
     finally:
         _stop(context, supervisor)
 
