@@ -13,17 +13,26 @@ from sqlalchemy.orm import Session as Transaction
 
 from farm.results.tables import CheckIn, OutcomeRow, Owner, Purpose, Session
 from farm.settings import RepositorySettings, Settings
-from scenarios.crossing import PlannedBuild, Role, canonical_json, digest_of, revision_of, to_data
+from scenarios.crossing import PlannedBuild, PlannedScenario, Role, canonical_json, digest_of, revision_of, to_data
+from scenarios.sweeps import Sweep
 
 Time = datetime.datetime
 
 # people before machines, news before history; lower runs first
-PRIORITY: Mapping[Purpose, int] = {"on demand": 10, "check-in": 20, "comparison": 30, "a/a": 30, "history": 40}
+PRIORITY: Mapping[Purpose, int] = {
+    "on demand": 10,
+    "check-in": 20,
+    "comparison": 30,
+    "a/a": 30,
+    "history": 40,
+    "sweep": 50,
+}
 
 LONG_BLOCK = 8  # builds; with more, each session is one block, so that a lost host costs no more than that
 MOST_TOP_UPS = 1
 _SAME_FOR_CAMPAIGN = (
-    *("purpose", "campaign", "repository", "revision", "base_revision", "cluster", "rounds", "builds", "priority"),
+    *("purpose", "campaign", "repository", "revision", "base_revision", "cluster", "rounds", "builds", "scenarios"),
+    "priority",
     *("tenant", "account", "visibility"),
 )
 
@@ -38,6 +47,8 @@ class Question:
     revision: str
     base_revision: str | None
     builds: tuple[PlannedBuild, ...]
+    scenarios: tuple[PlannedScenario, ...] | None = None  # None: as the settings say
+    blocks: tuple[int, ...] | None = None  # of each session; None: as the settings say
 
 
 def history_question(repository: RepositorySettings, window: Sequence[CheckIn], canary: str) -> Question:
@@ -86,6 +97,20 @@ def on_demand_question(
     )
 
 
+def sweep_question(repository: RepositorySettings, subject: str, canary: str, sweep: Sweep, campaign: str) -> Question:
+    """A commit and the canary, asked with every combination of the sweep, in one session."""
+    return Question(
+        "sweep",
+        campaign,
+        repository.name,
+        revision_of({repository.name: subject}),
+        None,
+        merge_builds(repository, [(subject, "subject"), (canary, "canary")]),
+        scenarios=sweep.cells,
+        blocks=(sweep.blocks,),
+    )
+
+
 def merge_builds(repository: RepositorySettings, wanted: Iterable[tuple[str, Role]]) -> tuple[PlannedBuild, ...]:
     """One build per commit, with all its roles: what coincides is deployed and measured once."""
     roles: dict[str, list[Role]] = {}
@@ -115,7 +140,7 @@ def ask(
     campaign = settings.farm.campaign
     wanted = [
         _session(owner, cluster, question, ordinal, blocks, campaign.rounds, now)
-        for ordinal, blocks in enumerate(session_blocks(campaign.blocks, len(question.builds)))
+        for ordinal, blocks in enumerate(question.blocks or session_blocks(campaign.blocks, len(question.builds)))
         for cluster in clusters
     ]
     there = set(transaction.scalars(select(Session.key).where(Session.key.in_([one.key for one in wanted]))))
@@ -212,6 +237,7 @@ def _session(
         blocks=blocks,
         rounds=rounds,
         builds=[to_data(build) for build in question.builds],
+        scenarios=None if question.scenarios is None else [to_data(one) for one in question.scenarios],
         priority=PRIORITY[question.purpose],
         state="queued",
         attempt=0,

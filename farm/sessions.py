@@ -9,7 +9,7 @@ try for ever. `farm.results.ingest` moves a session to done, in the transaction 
 """
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,7 @@ from farm.inventory import Cluster
 from farm.reservations import Booking
 from farm.results.tables import Session, SessionState
 from farm.settings import ScenarioSettings, Settings
+from scenarios import parameters, sweeps
 from scenarios.contract import Fault
 from scenarios.crossing import (
     SCHEMA,
@@ -230,7 +231,7 @@ def build_plan(session: Session, cluster: Cluster, booking: Booking, settings: S
             expires=booking.until.isoformat(),
         ),
         builds=builds,
-        scenarios=planned_scenarios(settings),
+        scenarios=_scenarios_of(session, settings),
         blocks=session.blocks,
         rounds=session.rounds,
         seed=int(session.key[:12], 16),
@@ -244,12 +245,34 @@ def deadline_s(settings: Settings, *, deployments: int) -> int:
     return max(limit_s, limit_s * deployments // DEPLOYMENTS_PER_DEADLINE)
 
 
-def planned_scenarios(settings: Settings) -> tuple[PlannedScenario, ...]:
-    """The scenarios that the settings ask for, or all there are; raises BadData for one that does not exist."""
-    chosen = settings.farm.scenario or tuple(ScenarioSettings(name) for name in SCENARIOS)
+def _scenarios_of(session: Session, settings: Settings) -> tuple[PlannedScenario, ...]:
+    """What this session asks: scenarios of its own, or those that the settings ask for."""
+    if session.scenarios is None:
+        return planned_scenarios(settings.farm.scenario)
+    return tuple(from_data(one, PlannedScenario, source=f"session {session.id}") for one in session.scenarios)
+
+
+def require_time(settings: Settings, builds: Sequence[PlannedBuild], name: str) -> None:
+    """Raises BadData for a sweep that would not end within its session's deadline."""
+    sweep = sweeps.load(name)
+    limit_s, expected_s = deadline_s(settings, deployments=len(builds) * sweep.blocks), sweep.expected_s(len(builds))
+    if expected_s > limit_s:
+        raise BadData(
+            f"sweep '{name}' takes about {expected_s} s with {len(builds)} builds, but its session must end within "
+            f"{limit_s} s: give it fewer values or blocks, or raise campaign.session_deadline_s"
+        )
+
+
+def planned_scenarios(asked: Sequence[ScenarioSettings]) -> tuple[PlannedScenario, ...]:
+    """The scenarios that are asked for, or all there are; raises BadData for what none of them can answer."""
+    chosen = asked or tuple(ScenarioSettings(name) for name in SCENARIOS)
     for one in chosen:
         if one.name not in SCENARIOS:
-            raise BadData(f"settings: scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
+            raise BadData(f"scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
+        try:
+            parameters.read(SCENARIOS[one.name].parameters, one.params)
+        except ValueError as error:
+            raise BadData(f"scenario '{one.name}': {error}") from None
     # always in the same order: one that leaves a guest running for its proof comes last
     order = list(SCENARIOS)
     return tuple(

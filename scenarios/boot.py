@@ -11,9 +11,8 @@ The proof: the answer repeats a nonce that was made for this boot and stands onl
 the stages come in their order.
 """
 
-from collections.abc import Mapping
-
 from scenarios.contract import Bench, Metric, Scenario, Sheet
+from scenarios.parameters import Parameter, Values
 
 TIMEOUT_S = 60.0
 
@@ -27,8 +26,9 @@ class Boot:
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer"),
         Metric("qemu_cpu_s", "s", "lower", 0.1, "CPU time of QEMU to the first answer"),
     )
+    parameters: tuple[Parameter, ...] = ()
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None:
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         host = bench.hosts[0]
         with sheet.cell(hosts={"host": host.name}) as cell:
             nonce = bench.nonce()

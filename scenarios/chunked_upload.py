@@ -10,14 +10,12 @@ Not measured: logging in, making the payload, reading it back, deleting; any net
 
 Proof: the object read back has the payload's SHA-256; every piece lies on as many distinct disks as the stack has
 replicas, found on the disks themselves, with all its blocks and the bytes that were sent.
-
-Parameters: segment_mib (32), parallel (4).
 """
 
 import statistics
-from collections.abc import Mapping
 
-from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Sheet, UploadReport
+from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Scenario, Sheet, UploadReport
+from scenarios.parameters import Number, Parameter, Values, number
 
 
 class ChunkedUpload:
@@ -29,9 +27,13 @@ class ChunkedUpload:
         Metric("slowest_segment_ratio", "ratio", "lower", 0.5, "Slowest segment against the middle one", judged=False),
         Metric("speedup", "ratio", "higher", 0.3, "Segments against a single PUT", judged=False),
     )
+    parameters: tuple[Parameter, ...] = (
+        Number("segment_mib", 32, 1, 5120, "MiB", "the size of one segment"),
+        Number("parallel", 4, 1, 64, "connections", "how many segments are sent at once"),
+    )
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None:
-        segment_mib, parallel = _positive(params, "segment_mib", 32), _positive(params, "parallel", 4)
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
+        segment_mib, parallel = number(params, "segment_mib"), number(params, "parallel")
         store = bench.store
         if store is None:
             raise Failed("farm", "the session deployed no object store")
@@ -71,11 +73,4 @@ def _verify(cell: Cell, store: ObjectStore, name: str) -> None:
         store.remove(name)
 
 
-def _positive(params: Mapping[str, object], name: str, default: int) -> int:
-    value = params.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Failed("farm", f"chunked_upload: {name} = {value!r} must be a whole number from 1")
-    return value
-
-
-SCENARIO = ChunkedUpload()
+SCENARIO: Scenario = ChunkedUpload()

@@ -17,6 +17,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from scenarios.parameters import Parameter, Values
+
 Direction = Literal["lower", "higher"]
 Fault = Literal["stack", "hypervisor", "donor", "farm"]
 
@@ -237,10 +239,14 @@ class Bench(Protocol):
 
 
 class Scenario(Protocol):
-    """A module-level object in each scenario file, named SCENARIO."""
+    """A module-level object in each scenario file, named SCENARIO.
+
+    `measure` is given a value for each of its parameters; what differs from the defaults stands in every sample.
+    """
 
     name: str
     version: int
     metrics: tuple[Metric, ...]
+    parameters: tuple[Parameter, ...]
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None: ...
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None: ...

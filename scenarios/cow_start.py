@@ -15,9 +15,9 @@ what it was; the blocks, read from outside when the guest has ended, hold what i
 """
 
 import random
-from collections.abc import Mapping
 
 from scenarios.contract import Bench, Cell, Host, Metric, Scenario, Sheet, Workload
+from scenarios.parameters import Parameter, Several, Values, words
 
 METHODS = ("overlay", "reflink", "copy")
 WRITE_TEST_BLOCKS = 128
@@ -35,10 +35,11 @@ class CowStart:
         Metric("second_write_us", "µs", "lower", 0.25, "Second write to the same block"),
         Metric("first_write_penalty", "ratio", "lower", 0.25, "First write ÷ second write", judged=False),
     )
+    parameters: tuple[Parameter, ...] = (Several("methods", METHODS, METHODS, "how the disk is made"),)
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None:
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         host = bench.hosts[0]
-        methods = list(METHODS)
+        methods = list(words(params, "methods"))
         random.Random(bench.nonce()).shuffle(methods)
         for method in methods:
             with sheet.cell(hosts={"host": host.name}, method=method) as cell:

@@ -14,9 +14,8 @@ to hold what was written, and the guest runs on the target alone. A clean consol
 does not survive is the fault of the hypervisor, which belongs to the cluster.
 """
 
-from collections.abc import Mapping
-
 from scenarios.contract import Bench, Cell, Failed, Host, Metric, Scenario, Sheet, Unsupported, Workload
+from scenarios.parameters import Number, Parameter, Values, number
 from scenarios.survival import (
     MEMORY_MIB,
     PAGES_PER_S,
@@ -39,14 +38,16 @@ class LiveMigration:
         Metric("blackout_ms", "ms", "lower", 0.5, "Longest silence that an observer saw", judged=False),
         Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMU", judged=False),
     )
+    parameters: tuple[Parameter, ...] = (
+        Number("bandwidth_mib_s", 0, 0, 100_000, "MiB/s", "a cap for the transfer; 0 is none"),
+    )
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None:
-        """`params`: `bandwidth_mib_s`, a cap for the transfer in MiB/s (default: none)."""
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         roles = dict(zip(("source", "target"), (host.name for host in bench.hosts), strict=False))
         with sheet.cell(hosts=roles) as cell:
             if len(bench.hosts) < 2:
                 raise Unsupported(f"live migration needs two hosts, the cluster has {len(bench.hosts)}")
-            self._measure(bench, cell, bench.hosts[0], bench.hosts[1], _bandwidth(params))
+            self._measure(bench, cell, bench.hosts[0], bench.hosts[1], number(params, "bandwidth_mib_s") or None)
 
     def _measure(self, bench: Bench, cell: Cell, source: Host, target: Host, bandwidth: int | None) -> None:
         disk, _ = source.make_disk("shared")
@@ -76,15 +77,6 @@ class LiveMigration:
             disk.remove()
 
         cell.verify_later(verify, deployed=False)
-
-
-def _bandwidth(params: Mapping[str, object]) -> int | None:
-    value = params.get("bandwidth_mib_s")
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise Failed("farm", f"live_migration: bandwidth_mib_s = {value!r} must be a whole number of MiB/s from 1")
-    return value
 
 
 SCENARIO: Scenario = LiveMigration()

@@ -1,7 +1,8 @@
-"""All scenarios by name."""
+"""All scenarios by name, and what identifies the way in which one is asked."""
 
-from scenarios import boot, chunked_upload, cow_start, live_migration
+from scenarios import boot, chunked_upload, cow_start, live_migration, parameters
 from scenarios.contract import Scenario
+from scenarios.crossing import PlannedScenario
 
 SCENARIOS: dict[str, Scenario] = {
     boot.SCENARIO.name: boot.SCENARIO,
@@ -9,3 +10,9 @@ SCENARIOS: dict[str, Scenario] = {
     chunked_upload.SCENARIO.name: chunked_upload.SCENARIO,
     live_migration.SCENARIO.name: live_migration.SCENARIO,
 }
+
+
+def identifying_params(planned: PlannedScenario) -> dict[str, str]:
+    """What stands in every sample of a planned scenario; raises ValueError for what it cannot be asked."""
+    declared = SCENARIOS[planned.name].parameters
+    return parameters.identifying(declared, parameters.read(declared, planned.params))

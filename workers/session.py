@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from scenarios import parameters
 from scenarios.contract import Failed, ObjectStore, ScenarioError
 from scenarios.crossing import (
     PROGRESS_MARK,
@@ -24,6 +25,7 @@ from scenarios.crossing import (
     Outcome,
     Plan,
     PlannedBuild,
+    PlannedScenario,
     Progress,
     ResolvedBuild,
     canonical_json,
@@ -31,7 +33,7 @@ from scenarios.crossing import (
     harness_digest,
     to_data,
 )
-from scenarios.registry import SCENARIOS
+from scenarios.registry import SCENARIOS, identifying_params
 from workers import builds, facts
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
@@ -209,12 +211,12 @@ class _Run:
                 self.bundle.add_log(f"swift-{name}-{server}.log", text)
 
     def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
-        sheets = []
+        sheets: list[RoundSheet] = []
         self._finish_round()
         bench = SessionBench(hosts, store, self.hypervisors.now_s)
-        for scenario in self.plan.scenarios:
-            self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {scenario.name}")
-            sheet = RoundSheet(SCENARIOS[scenario.name], place)
+        for scenario in self._in_turn(place):
+            self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
+            sheet = _sheet(scenario, place)
             with self._spending("measure"):
                 self._ask(sheet, bench, scenario.params)
             sheets.append(sheet)
@@ -222,6 +224,13 @@ class _Run:
         self.unfinished = bench, Verification(sheets)
         with self._spending("verify"):
             self.unfinished[1].wait_for_deployed()
+
+    def _in_turn(self, place: Place) -> list[PlannedScenario]:
+        """The scenarios in their order; a scenario's own cells in an order drawn anew for each deployment."""
+        dice = random.Random(f"{self.plan.seed}/{place.block}/{place.round}/{place.order}")
+        drawn = dice.sample(self.plan.scenarios, len(self.plan.scenarios))
+        names = list(dict.fromkeys(scenario.name for scenario in self.plan.scenarios))
+        return sorted(drawn, key=lambda scenario: names.index(scenario.name))
 
     def _finish_round(self) -> None:
         """Wait for the last round's checks and keep what it brought: before anything else is measured."""
@@ -238,7 +247,7 @@ class _Run:
 
     def _ask(self, sheet: RoundSheet, bench: SessionBench, params: dict[str, Any]) -> None:
         try:
-            sheet.scenario.measure(bench, sheet, params)
+            sheet.scenario.measure(bench, sheet, parameters.read(sheet.scenario.parameters, params))
         except ScenarioError as error:
             sheet.fail(error, {})
         except Exception as error:  # noqa: BLE001  our bug must not take the other scenarios with it
@@ -250,7 +259,7 @@ class _Run:
         for number in range(self.plan.rounds):
             place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
             for scenario in self.plan.scenarios:
-                sheet = RoundSheet(SCENARIOS[scenario.name], place)
+                sheet = _sheet(scenario, place)
                 sheet.fail(error, {})
                 self._keep(sheet)
                 self.done += 1
@@ -284,6 +293,15 @@ class _Run:
             yield
         finally:
             self.spent_s[phase] = self.spent_s.get(phase, 0.0) + time.monotonic() - began
+
+
+def _sheet(planned: PlannedScenario, place: Place) -> RoundSheet:
+    return RoundSheet(SCENARIOS[planned.name], place, identifying_params(planned))
+
+
+def _told(planned: PlannedScenario) -> str:
+    """As progress names it."""
+    return " ".join([planned.name, *(f"{name}={value}" for name, value in sorted(planned.params.items()))])
 
 
 @contextlib.contextmanager

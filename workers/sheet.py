@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from scenarios.contract import Failed, Fault, Metric, Scenario, ScenarioError, Unsupported, WorkNotProven
 from scenarios.crossing import Outcome, OutcomeName, Sample
@@ -55,19 +56,35 @@ class OpenCell:
     def evidence(self, text: str) -> None:
         self.lines.append(text)
 
+    def verify(self, deployed: bool) -> None:
+        """Run the deferred checks that need the deployment, or those that do not, up to the first that fails."""
+        for check in self.checks[deployed]:
+            if self.error is not None:
+                return
+            try:
+                check()
+            except ScenarioError as error:
+                self.error = error
+            except Exception as error:  # noqa: BLE001  a thread's error must not be lost
+                self.error = Failed("farm", f"verification broke: {error!r}")
+
 
 class RoundSheet:
-    """All cells of one scenario in one round (scenarios.contract.Sheet)."""
+    """All cells of one scenario in one round (scenarios.contract.Sheet).
 
-    def __init__(self, scenario: Scenario, place: Place) -> None:
+    `params` stand in every cell: what identifies the way in which the scenario was asked.
+    """
+
+    def __init__(self, scenario: Scenario, place: Place, params: Mapping[str, str] = MappingProxyType({})) -> None:
         self.scenario = scenario
         self.place = place
+        self.params = dict(params)
         self.cells: list[OpenCell] = []
         self._metrics = {metric.name: metric for metric in scenario.metrics}
 
     @contextlib.contextmanager
     def cell(self, *, hosts: Mapping[str, str], **params: str) -> Iterator[OpenCell]:
-        cell = OpenCell(self._metrics, dict(params), dict(hosts))
+        cell = OpenCell(self._metrics, {**self.params, **params}, dict(hosts))
         self.cells.append(cell)
         try:
             yield cell
@@ -79,20 +96,7 @@ class RoundSheet:
 
     def fail(self, error: ScenarioError, hosts: Mapping[str, str]) -> None:
         """The scenario could not begin, or broke outside any cell."""
-        self.cells.append(OpenCell(self._metrics, {}, dict(hosts), error=error))
-
-    def verify(self, deployed: bool) -> None:
-        """Run the deferred checks that need the deployment, or those that do not; a cell stops at its first failure."""
-        for cell in self.cells:
-            for check in cell.checks[deployed]:
-                if cell.error is not None:
-                    break
-                try:
-                    check()
-                except ScenarioError as error:
-                    cell.error = error
-                except Exception as error:  # noqa: BLE001  a thread's error must not be lost, nor stop other cells
-                    cell.error = Failed("farm", f"verification broke: {error!r}")
+        self.cells.append(OpenCell(self._metrics, self.params, dict(hosts), error=error))
 
     def samples(self) -> list[Sample]:
         return [sample for cell in self.cells for sample in self._samples_of(cell)]
@@ -167,8 +171,9 @@ class Verification:
     def __init__(self, sheets: Sequence[RoundSheet]) -> None:
         """Start them."""
         self.sheets = sheets
+        cells = [cell for sheet in sheets for cell in sheet.cells]
         self._threads = {
-            deployed: [threading.Thread(target=sheet.verify, args=(deployed,), daemon=True) for sheet in sheets]
+            deployed: [threading.Thread(target=cell.verify, args=(deployed,), daemon=True) for cell in cells]
             for deployed in (True, False)
         }
         for thread in (*self._threads[True], *self._threads[False]):

@@ -26,7 +26,7 @@ class Context:
     def load(cls, file: Path | None) -> "Context":
         """Raises strict.BadData naming file and key."""
         settings = load_settings(file)
-        planned_scenarios(settings)  # a name that does not exist is told now, not when it is planned
+        planned_scenarios(settings.farm.scenario)  # a name that does not exist is told now, not when it is planned
         return cls(settings, load_inventory(settings.farm.inventory, settings.farm.clusters))
 
     @functools.cached_property

@@ -3,9 +3,10 @@
 import argparse
 import datetime
 import secrets
+from dataclasses import replace
 from typing import Any
 
-from farm.campaigns import ask, on_demand_question
+from farm.campaigns import Question, ask, on_demand_question, sweep_question
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
@@ -15,8 +16,9 @@ from farm.results.queries import session as find_session
 from farm.results.queries import sessions as list_sessions
 from farm.results.tables import CheckIn, Session
 from farm.scheduler import owner_of, watch
-from farm.sessions import SessionError, cancel
-from farm.settings import RepositorySettings
+from farm.sessions import SessionError, cancel, planned_scenarios, require_time
+from farm.settings import RepositorySettings, ScenarioSettings, Settings
+from scenarios import sweeps
 
 
 def register(commands: Any) -> None:
@@ -32,12 +34,16 @@ def register(commands: Any) -> None:
         "run",
         help="queue a campaign for one commit",
         description="Queue a campaign for one commit; a running farm ('farm up') carries it out.",
-        epilog="example: farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch",
+        epilog="examples: farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch · "
+        "farm session run --quick --scenario boot · farm session run --sweep upload-parallel",
     )
     run.add_argument("--repository", metavar="NAME", help="a watched repository (default: the only one)")
     run.add_argument("--revision", metavar="COMMIT", help="what to measure (default: the newest check-in)")
     run.add_argument("--base", metavar="COMMIT", help="what to compare with (default: its parent)")
     run.add_argument("--cluster", metavar="NAME", action="append", help="may be repeated (default: all)")
+    run.add_argument("--scenario", metavar="NAME", action="append", help="may be repeated (default: the settings')")
+    run.add_argument("--quick", action="store_true", help="one block: a figure within minutes, shown as not judged")
+    run.add_argument("--sweep", metavar="NAME", help=f"every combination of a sweep: {', '.join(sweeps.names())}")
     run.add_argument("--json", action="store_true", help="print the queued sessions as JSON")
     run.set_defaults(handler=run_session)
 
@@ -69,8 +75,7 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
     subject = _check_in(seen, arguments.revision or seen[-1].commit)
     base = _check_in(seen, arguments.base).commit if arguments.base else _parent_commit(seen, subject)
     canary = _check_in(seen, repository.canary or seen[0].commit).commit
-    campaign = f"{repository.name}-on-demand-{secrets.token_hex(4)}"
-    question = on_demand_question(repository, subject.commit, base, canary, campaign)
+    question = _question(arguments, context.settings, repository, subject.commit, base, canary)
     owner = owner_of(context.settings)
     rows = transact(context.engine, lambda tx: ask(tx, context.settings, owner, clusters, question, now))
     queued = [_as_data(row) for row in rows]
@@ -82,6 +87,31 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
             "'farm session list' shows them, a running farm carries them out"
         )
     return 0
+
+
+def _question(
+    arguments: argparse.Namespace,
+    settings: Settings,
+    repository: RepositorySettings,
+    subject: str,
+    base: str | None,
+    canary: str,
+) -> Question:
+    """What the arguments ask for, under a campaign name of its own."""
+    name = f"{repository.name}-on-demand-{secrets.token_hex(4)}"
+    if arguments.sweep is None:
+        question = on_demand_question(repository, subject, base, canary, name)
+        chosen = tuple(ScenarioSettings(scenario) for scenario in arguments.scenario or ())
+        return replace(
+            question,
+            scenarios=planned_scenarios(chosen) if chosen else None,
+            blocks=(1,) if arguments.quick else None,
+        )
+    if arguments.scenario or arguments.quick or arguments.base:
+        raise UsageError("--sweep says itself what is measured: leave out --scenario, --quick and --base")
+    question = sweep_question(repository, subject, canary, sweeps.load(arguments.sweep), name)
+    require_time(settings, question.builds, arguments.sweep)
+    return question
 
 
 def list_all(arguments: argparse.Namespace, context: Context) -> int:

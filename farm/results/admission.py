@@ -22,6 +22,7 @@ from scenarios.crossing import (
     Sample,
     canonical_json,
 )
+from scenarios.registry import identifying_params
 from scenarios.strict import BadData, from_data
 
 T = TypeVar("T")
@@ -187,9 +188,11 @@ def _check_place(record: Sample | Outcome, plan: Plan, where: str) -> None:
         any(build.revision == record.revision for build in plan.builds),
         f"{where}: revision {record.revision!r} is not in the plan",
     )
+    asked = [one for one in plan.scenarios if (one.name, one.version) == (record.scenario, record.version)]
+    _must(bool(asked), f"{where}: scenario {record.scenario!r} version {record.version} is not in the plan")
     _must(
-        any((one.name, one.version) == (record.scenario, record.version) for one in plan.scenarios),
-        f"{where}: scenario {record.scenario!r} version {record.version} is not in the plan",
+        any(identifying_params(one).items() <= record.params.items() for one in asked),
+        f"{where}: {record.scenario} was not asked with parameters {canonical_json(record.params)}",
     )
     _must(0 <= record.block < plan.blocks, f"{where}: block {record.block} is not in the plan")
     _must(0 <= record.round < plan.rounds, f"{where}: round {record.round} is not in the plan")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from farm.results.tables import Session
-from scenarios.crossing import Facts, Plan, PlannedBuild, Sample, canonical_json, digest_of
+from scenarios.crossing import Facts, Plan, PlannedBuild, Sample, digest_of
 
 
 def placement_class(hosts: Mapping[str, str]) -> str:
@@ -30,17 +30,11 @@ def frozen_build(plan: Plan) -> PlannedBuild | None:
     return next((build for build in plan.builds if "canary" in build.roles), None)
 
 
-def _planned_params(plan: Plan, scenario: str) -> dict[str, str]:
-    planned = next(one for one in plan.scenarios if one.name == scenario)
-    return {name: value if isinstance(value, str) else canonical_json(value) for name, value in planned.params.items()}
-
-
 def series_identity(session: Session, plan: Plan, facts: Facts, sample: Sample) -> dict[str, Any]:
     """Everything that identifies the sample's series, as columns of `tables.Series` without its key.
 
     The guest image is the canary's: that one changes with the kernel or our own guest program, which must begin
     a new series. A check-in that changes its guest is what a series is there to show, so it must not end it.
-    Parameters are those that the plan gave the scenario and those of the sample's cell.
     """
     canary = frozen_build(plan)
     reference = canary or plan.builds[0]
@@ -54,7 +48,7 @@ def series_identity(session: Session, plan: Plan, facts: Facts, sample: Sample) 
         "version": sample.version,
         "metric": sample.metric,
         "unit": sample.unit,
-        "params": {**_planned_params(plan, sample.scenario), **sample.params},
+        "params": dict(sample.params),
         "placement": placement_class(sample.hosts),
         "guest": facts.guest_images.get(reference.revision, ""),
         "canary": canary.revision if canary else "",

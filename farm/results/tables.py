@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime, TypeDecorator
 
 SessionState = Literal["queued", "reserved", "running", "done", "failed", "cancelled"]
-Purpose = Literal["check-in", "history", "a/a", "comparison", "on demand"]
+Purpose = Literal["check-in", "history", "a/a", "comparison", "on demand", "sweep"]
 Visibility = Literal["public", "private"]
 FindingKind = Literal["product", "harness", "environment"]
 FindingState = Literal["watch", "confirmed"]
@@ -104,6 +104,7 @@ class Session(Owned, Base):
     blocks: Mapped[int]
     rounds: Mapped[int]
     builds: Mapped[list[Any]]  # of crossing.PlannedBuild
+    scenarios: Mapped[list[Any] | None]  # of crossing.PlannedScenario; None: as the settings say
     priority: Mapped[int]
     state: Mapped[str] = mapped_column(String(16), index=True)
     attempt: Mapped[int] = mapped_column(default=0)

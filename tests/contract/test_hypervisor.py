@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from scenarios import boot, cow_start, live_migration, survival
+from scenarios import boot, cow_start, live_migration, parameters, survival
 from scenarios.contract import Failed, Guest, Scenario
 from scenarios.crossing import Outcome
 from scenarios.recipe import DiskSettings, GuestSettings
@@ -48,7 +48,7 @@ class Lab:
     def measure(self, scenario: Scenario, bench: SessionBench, **params: object) -> RoundSheet:
         sheet = RoundSheet(scenario, Place(self.session, 1, 1, 1, 0, "r"))
         with bench:
-            scenario.measure(bench, sheet, params)
+            scenario.measure(bench, sheet, parameters.read(scenario.parameters, params))
             Verification([sheet]).wait()
         return sheet
 

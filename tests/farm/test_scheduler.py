@@ -234,7 +234,7 @@ def test_a_long_session_gets_a_long_deadline(desk: Desk) -> None:
 def test_an_unknown_scenario_is_named(desk: Desk) -> None:
     farm = FarmFile(**{**desk.settings.farm.__dict__, "scenario": (ScenarioSettings("prob"),)})
     with pytest.raises(BadData, match=r"scenario 'prob' does not exist \(there are: .*probe"):
-        sessions.planned_scenarios(Settings(desk.settings.home, None, farm))
+        sessions.planned_scenarios(farm.scenario)
 
 
 def test_a_build_that_is_gone_is_a_failure_and_the_next_attempt_has_a_higher_token(desk: Desk) -> None:

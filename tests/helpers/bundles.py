@@ -36,6 +36,7 @@ from scenarios.crossing import (
     digest_of,
     to_data,
 )
+from scenarios.registry import identifying_params
 from workers.bundle import sign
 
 DECLARED: Declared = {
@@ -171,7 +172,7 @@ def _a_sample(plan: Plan, revision: str, planned: PlannedScenario, block: int, m
         metric=metric.name,
         unit=metric.unit,
         value=value,
-        params={},
+        params=identifying_params(planned),
         hosts=SCENARIO_HOSTS.get(planned.name, {"host": plan.cluster.hosts[0].name}),
         warm_up=False,
         valid=True,
@@ -181,7 +182,18 @@ def _a_sample(plan: Plan, revision: str, planned: PlannedScenario, block: int, m
 
 
 def _an_outcome(revision: str, planned: PlannedScenario, block: int) -> Outcome:
-    return Outcome(revision, planned.name, planned.version, {}, block, 0, "measured", None, None, ["it answered"])
+    return Outcome(
+        revision,
+        planned.name,
+        planned.version,
+        identifying_params(planned),
+        block,
+        0,
+        "measured",
+        None,
+        None,
+        ["it answered"],
+    )
 
 
 def _some_facts(plan: Plan) -> Facts:

@@ -11,10 +11,12 @@ import time
 from pathlib import Path
 
 from scenarios.crossing import PROGRESS_MARK, Plan, Progress, canonical_json, to_data
+from scenarios.registry import SCENARIOS
 from scenarios.strict import parse_json
 from tests.helpers.bundles import Draft
 from tests.helpers.probe import PROBE
 
+SCENARIOS[PROBE.name] = PROBE
 _HOLD_TIMEOUT_S = 60
 
 

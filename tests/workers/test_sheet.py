@@ -2,12 +2,13 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from scenarios.contract import Bench, Failed, Metric, ScenarioError, Sheet, Unsupported, WorkNotProven
+from scenarios.parameters import Parameter, Values
 from workers.sheet import Place, RoundSheet, Verification, classify
 
 
@@ -16,8 +17,9 @@ class Question:
     name: str = "question"
     version: int = 3
     metrics: tuple[Metric, ...] = (Metric("time_ms", "ms", "lower", 0.1, "Time"),)
+    parameters: tuple[Parameter, ...] = ()
 
-    def measure(self, bench: Bench, sheet: Sheet, params: Mapping[str, object]) -> None:
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         raise AssertionError("not used here")
 
 
