@@ -78,14 +78,29 @@ class WriteTimes:
 
 
 @dataclass(frozen=True)
+class MigrationStyle:
+    """How a guest is to be moved; by default as the hypervisor does it when nobody asks for more.
+
+    `post_copy`: the guest moves after the first pass over its memory and fetches the rest from there.
+    `connections`: parallel connections, 0 for the ordinary single one.
+    """
+
+    bandwidth_mib_s: int | None = None
+    post_copy: bool = False
+    connections: int = 0
+    compression: Literal["none", "xbzrle", "zstd"] = "none"
+    auto_converge: bool = False
+
+
+@dataclass(frozen=True)
 class MigrationReport:
-    """One finished live migration. `downtime_ms` is None where the hypervisor does not tell it."""
+    """One finished live migration. What the hypervisor does not tell is None."""
 
     started_s: float
     finished_s: float
     downtime_ms: float | None
-    memory_processed_mib: float | None
-    iterations: int | None
+    sent_mib: float | None  # of the guest's memory, as it went over the wire
+    passes: int | None  # over the memory
 
 
 @dataclass(frozen=True)
@@ -138,7 +153,8 @@ class Guest(Protocol):
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         """Heartbeats the observer received between the two times."""
 
-    def migrate(self, target: "Host", *, timeout_s: float, bandwidth_mib_s: int | None = None) -> MigrationReport: ...
+    def migrate(self, target: "Host", *, timeout_s: float, style: MigrationStyle = MigrationStyle()) -> MigrationReport:
+        """Move it, live. Raises Unsupported where the hypervisor cannot do it in this style, and Failed."""
 
     def found_on(self) -> Sequence[str]:
         """Names of all hosts of the bench on which its VMM process is alive now."""

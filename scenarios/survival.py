@@ -5,11 +5,10 @@ What `live_migration` waits for before the move, and proves after it.
 
 from collections.abc import Sequence
 
-from scenarios.contract import Beat, Bench, Failed, Guest, WorkNotProven
+from scenarios.contract import Beat, Bench, Failed, Guest, Workload, WorkNotProven
 
-MEMORY_MIB = 32
-PAGES_PER_S = 1000
 PAGES_PER_MIB = 256
+CHECKS_PER_REWRITE = 4  # pages that the guest checks for each one that it rewrites
 STEADY_S = 0.5
 STEADY_BEATS = 20  # of about 100 in that time: a busy host may delay them, a paused guest sends none
 SETTLE_S = 0.5
@@ -31,11 +30,15 @@ def words_of_death(console: str) -> str:
     return next((line[:200] for line in lines if any(sign in line for sign in SIGNS_OF_DEATH)), "")
 
 
-def prove_survival(bench: Bench, guest: Guest, target: str, finished_s: float) -> str:
-    """Evidence that the guest lives on, whole and once; raises Failed(hypervisor) or WorkNotProven."""
-    give_up_s = bench.now_s() + TIMEOUT_S
+def prove_survival(bench: Bench, guest: Guest, workload: Workload, target: str, finished_s: float) -> str:
+    """Evidence that the guest lives on, whole and once; raises Failed(hypervisor) or WorkNotProven.
+
+    All of the memory that the workload rewrites must have been checked since the move.
+    """
+    all_pages = workload.memory_mib * PAGES_PER_MIB
+    give_up_s = bench.now_s() + TIMEOUT_S + 2 * all_pages / (CHECKS_PER_REWRITE * workload.pages_per_s)
     pages = blocks = 0
-    while bench.now_s() < finished_s + VERIFY_S or pages < MEMORY_MIB * PAGES_PER_MIB or blocks == 0:
+    while bench.now_s() < finished_s + VERIFY_S or pages < all_pages or blocks == 0:
         if bench.now_s() > give_up_s:
             raise WorkNotProven(f"since its migration the guest checked {pages} pages and {blocks} blocks, no more")
         bench.pause_s(POLL_S)

@@ -141,6 +141,39 @@ def test_live_migration_moves_a_working_guest(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
+@on_backports
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"mode": "post-copy", "bandwidth_mib_s": 64},
+        {"connections": 2},
+        {"connections": 2, "compression": "zstd"},
+        {"compression": "xbzrle"},
+        {"auto_converge": "yes", "dirty_pages_per_s": 4000, "working_set_mib": 16},
+    ],
+    ids=lambda params: "-".join(map(str, params.values())),
+)
+def test_a_guest_survives_every_style_of_migration(lab: Lab, params: dict[str, object]) -> None:
+    sheet = lab.measure(live_migration.SCENARIO, lab.bench(), **params)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert outcome.evidence[-1].startswith("alive on h2 alone")
+    values = values_of(sheet)
+    assert {"total_ms", "blackout_ms", "qemu_cpu_s"} <= set(values)
+    if params.get("compression") != "zstd" and "sent_mib" in values:
+        assert values["sent_mib"] >= 16  # the working set alone: its pages do not compress
+    assert lab.guests_left() == []
+
+
+@on_debian12
+def test_a_style_that_the_hypervisor_does_not_know_is_unsupported(lab: Lab) -> None:
+    sheet = lab.measure(live_migration.SCENARIO, lab.bench(), connections=2, compression="zstd")
+    (outcome,) = outcomes_of(sheet)
+    assert outcome.outcome == "unsupported"
+    assert "zstd" in (outcome.reason or "")
+    assert lab.guests_left() == []
+
+
 @on_debian12
 def test_a_guest_that_does_not_survive_is_the_hypervisors_fault(lab: Lab) -> None:
     """Debian 12's QEMU corrupts a busy guest when the transfer is slow: nearly always, not always."""

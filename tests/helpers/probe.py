@@ -7,7 +7,7 @@ from scenarios.parameters import Number, Parameter, Values
 class Probe:
     name = "probe"
     version = 1
-    metrics = (Metric("answer_ms", "ms", "lower", 0.1, "Time to an answer"),)
+    metrics: tuple[Metric, ...] = (Metric("answer_ms", "ms", "lower", 0.1, "Time to an answer"),)
     parameters: tuple[Parameter, ...] = (Number("size", 1, 1, 9, "pieces", "how much is asked for"),)
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:

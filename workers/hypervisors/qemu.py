@@ -16,7 +16,7 @@ from typing import Any, cast
 import libvirt
 
 from scenarios import contract
-from scenarios.contract import Beat, Disk, Failed, MigrationReport, Workload, WriteTimes
+from scenarios.contract import Beat, Disk, Failed, MigrationReport, MigrationStyle, Workload, WriteTimes
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import marks
 from workers.agent import AgentLink
@@ -39,6 +39,7 @@ _POLL_S = 0.02
 _LOOK_EVERY_S = 5.0
 _KEPT_IMAGES = 6
 _IDLE = Workload()
+_PLAIN_STYLE = MigrationStyle()
 _INIT_WORD = "FARM-INIT\r\n"
 
 
@@ -317,17 +318,14 @@ class QemuGuest:
     # -- migration ----------------------------------------------------------------------------------------------
 
     def migrate(
-        self, target: "contract.Host", *, timeout_s: float, bandwidth_mib_s: int | None = None
+        self, target: "contract.Host", *, timeout_s: float, style: MigrationStyle = _PLAIN_STYLE
     ) -> MigrationReport:
         link = cast(QemuHost, target).link
         domain = self._domain
         if domain is None:
             raise Failed("farm", f"guest {self.name} was not started")
-        parameters: dict[str, str | int] = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link)}
-        if bandwidth_mib_s is not None:
-            parameters[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = bandwidth_mib_s
-        # UNSAFE: the disk is shared through a folder, which libvirt cannot know to be coherent
-        flags = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
+        destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link)}
+        parameters, flags = destination | migration.parameters_of(style), migration.flags_of(style)
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
         started_s = self.cluster.now_s()
         migration.run(
@@ -336,6 +334,7 @@ class QemuGuest:
             lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
             timeout_s=timeout_s,
             last_words=self._tail,
+            post_copy=style.post_copy,
         )
         finished_s = self.cluster.now_s()
         self._link = link
