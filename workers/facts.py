@@ -11,6 +11,9 @@ from scenarios.crossing import FidelityFact
 from workers.operations import operation
 
 _VERSION_TIMEOUT_S = 20
+_THERMAL = Path("/sys/class/thermal")
+# words in a machine's DMI product that say it is made by a hypervisor
+_VIRTUAL_PRODUCTS = ("kvm", "qemu", "virtual", "vmware", "xen", "bochs", "bhyve", "openstack", "google compute", "ec2")
 
 # A change of one of these opens a new epoch of every series of the cluster
 DECLARED = ("cpu", "microcode", "kernel", "firmware", "qemu", "libvirt", "swap")
@@ -27,13 +30,17 @@ def read(emulator: str) -> dict[str, Any]:
         "hypervisor bit": "set" if "hypervisor" in cpu.get("flags", "").split() else "clear",
         "kernel": os.uname().release,
         "firmware": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("bios_vendor", "bios_version")),
-        "product": _text("/sys/class/dmi/id/product_name"),
+        "product": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")),
         "memory": f"{_meminfo_mib('MemTotal')} MiB",
         "swap": f"{_meminfo_mib('SwapTotal')} MiB",
+        "memory nodes": str(len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or "unknown"),
+        "clock source": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "governor": _text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "transparent huge pages": _chosen(_text("/sys/kernel/mm/transparent_hugepage/enabled")),
         "same-page merging": _text("/sys/kernel/mm/ksm/run"),
         "load": " ".join(_text("/proc/loadavg").split()[:3]),
+        "steal": steal_text(Path("/proc/stat").read_text()),
+        "temperature": temperature_text([_text(str(zone)) for zone in _THERMAL.glob("thermal_zone*/temp")]),
         "qemu": _version([emulator, "--version"]),
         "libvirt": _version(["/usr/sbin/libvirtd", "--version"]),
     }
@@ -44,18 +51,44 @@ def declared_facts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: ", ".join(sorted({str(facts.get(name, "unknown")) for facts in hosts.values()})) for name in DECLARED}
 
 
-def conclude_fidelity(accelerators: Sequence[str]) -> FidelityFact:
-    """How real the figures are, from the accelerator that each booted guest's VMM said it used.
+def conclude_fidelity(accelerators: Sequence[str], hosts: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
+    """How real the figures are, from what guests ran on and what the hosts themselves are made of.
 
-    `accelerators` are libvirt's domain types: 'kvm' ran on the processor itself, 'qemu' was translated (TCG).
+    `accelerators` are libvirt's domain types that guests booted with: 'kvm' ran on the processor itself, 'qemu'
+    was translated (TCG). `hosts` are the facts of each host, as `read` gives them.
     """
     kinds = sorted(set(accelerators))
-    if kinds == ["kvm"]:
-        return FidelityFact("hardware", ["all guests ran under KVM"])
     told = ", ".join(kinds) or "none"
-    return FidelityFact(
-        "emulated", [f"guests' domain types: {told}; 'qemu' means that QEMU translated their code (TCG)"]
-    )
+    evidence = [f"guests' domain types: {told}; 'qemu' means that QEMU translated their code (TCG)"]
+    signs = {name: _signs_of_a_hypervisor(facts) for name, facts in sorted(hosts.items())}
+    evidence += [
+        f"host {name}: {' and '.join(its) or 'no sign of a hypervisor below it'}" for name, its in signs.items()
+    ]
+    real = kinds == ["kvm"] and bool(signs) and not any(signs.values())
+    return FidelityFact("hardware" if real else "emulated", evidence)
+
+
+def _signs_of_a_hypervisor(facts: Mapping[str, Any]) -> list[str]:
+    """What shows that a host is a virtual machine itself."""
+    product = str(facts.get("product", ""))
+    signs = ["its processor says that it is virtual"] if facts.get("hypervisor bit") == "set" else []
+    if any(word in product.lower() for word in _VIRTUAL_PRODUCTS):
+        signs.append(f"its firmware calls it '{product}'")
+    return signs
+
+
+def steal_text(stat: str) -> str:
+    """The share of CPU time since boot that a hypervisor below took, from /proc/stat's text."""
+    line = next((line for line in stat.splitlines() if line.startswith("cpu ")), "")
+    times = [int(word) for word in line.split()[1:9]]
+    total = float(sum(times))
+    return f"{100 * times[7] / total:.2f} %" if len(times) == 8 and total else "unknown"
+
+
+def temperature_text(millidegrees: Sequence[str]) -> str:
+    """The hottest sensor, from what the kernel's thermal zones hold."""
+    read = [int(text) for text in millidegrees if text.lstrip("-").isdigit()]
+    return f"{max(read) / 1000:.0f} °C" if read else "unknown"
 
 
 def _cpuinfo() -> dict[str, str]:

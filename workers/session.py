@@ -21,6 +21,7 @@ from scenarios.crossing import (
     PROGRESS_MARK,
     SCHEMA,
     Facts,
+    FidelityFact,
     Manifest,
     Outcome,
     Plan,
@@ -39,6 +40,7 @@ from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.fencing import Fence
 from workers.hosts.namespaces import LocalCluster
+from workers.hypervisors.domain import DOMAIN_TYPE
 from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
@@ -116,6 +118,7 @@ class _Run:
     resolved: list[ResolvedBuild] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     guest_images: dict[str, str] = field(default_factory=dict)
+    fidelity: FidelityFact = FidelityFact("emulated", [])
     spent_s: dict[str, float] = field(default_factory=dict)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
     done: int = 0
@@ -123,7 +126,6 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.payload = Payload(self.folder / "payload")
-        self.fidelity = facts.conclude_fidelity(["qemu"])
 
     def measure(self) -> None:
         """Blocks of (deploy ▸ rounds ▸ verify ▸ undeploy), every revision once in each, in random order."""
@@ -146,6 +148,7 @@ class _Run:
             link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
             for link in self.hypervisors.links
         }
+        self.fidelity = facts.conclude_fidelity([DOMAIN_TYPE], read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
         return Facts(

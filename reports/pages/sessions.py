@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from farm.results.tables import Bundle, Session
+from reports.changes import changes
 from reports.material import Material, plain
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
@@ -42,12 +43,28 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "locks": _locks(material, bundle),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
         "load": _facts(bundle, "load"),
+        "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
+        "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
         "bundle": bundle,
         "rejected": [item for item in material.bundles if item.session == session.id and not item.accepted],
         "files": [{"name": name, "path": f"data/bundles/{session.id}/{name}"} for name in files],
         "samples": [_sample(material, row) for row in samples.to_dict("records")],
     }
+
+
+def _changes(material: Material, session: Session, bundle: Bundle | None) -> list[str] | None:
+    """What the hosts' facts say that changed since the session before on this cluster; None where there is none."""
+    answered = [one for one in material.sessions if one.cluster == session.cluster and one.id in material.answered]
+    earlier = [one for one in answered if _began(one) < _began(session)]
+    if bundle is None or not earlier:
+        return None
+    before = material.answered[max(earlier, key=_began).id]
+    return [plain(line) for line in changes(_facts(before, "hosts"), _facts(bundle, "hosts"))]
+
+
+def _began(session: Session) -> tuple[float, str]:
+    return (session.started_at.timestamp() if session.started_at else 0.0), session.id
 
 
 def _order(material: Material, samples: Any) -> list[dict[str, Any]]:

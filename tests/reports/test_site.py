@@ -234,6 +234,13 @@ def test_unequal_fidelity_is_not_ranked(farm: Any) -> None:
     assert "times faster" not in words
 
 
+def test_a_session_tells_what_it_ran_on_and_what_changed(judged_site: Path) -> None:
+    first, later = (words_of(judged_site / f"sessions/acorn{ordinal}.html") for ordinal in (0, 1))
+    assert "Was that a real machine? No: these figures are emulated" in later
+    assert "This is the first session on this cluster." in first
+    assert "Nothing about the hosts, but for load, steal and temperature." in later
+
+
 def test_a_session_tells_its_order_facts_and_bundle(judged_site: Path) -> None:
     words = words_of(judged_site / "sessions/acorn1.html")
     assert re.search(r"block 1: ([0-9a-f]{7}, ){3}[0-9a-f]{7}", words)

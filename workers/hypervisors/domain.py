@@ -18,6 +18,9 @@ BOOT_ARGUMENTS = (
 )
 
 
+DOMAIN_TYPE = "qemu"  # emulation: /dev/kvm of a machine may be there and yet boot no guest
+
+
 @dataclass(frozen=True)
 class DiskImage:
     """A file on the host as a guest's disk."""
@@ -73,7 +76,7 @@ def mac_of(name: str) -> str:
 def domain_xml(machine: Machine) -> str:
     """A transient domain under emulation, with nothing in it that a guest does not need."""
     settings = machine.settings
-    domain = ET.Element("domain", type="qemu")
+    domain = ET.Element("domain", type=DOMAIN_TYPE)
     _text(domain, "name", machine.name)
     _text(domain, "uuid", uuid_of(machine.name))
     _text(domain, "memory", str(settings.memory_mib), unit="MiB")
