@@ -30,6 +30,7 @@ check: setup
 	@$(BIN)/ruff format --check --quiet . || { echo "make check: run '$(BIN)/ruff format .'" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
+	@$(BIN)/python -m scenarios.versions check
 	@$(BIN)/lint-imports --no-cache | tail -n 12
 
 bench: setup

@@ -1,0 +1,175 @@
+"""Holds each scenario's version against the code that decides what its figures mean.
+
+    python -m scenarios.versions check     refuse a scenario that changed and kept its version
+    python -m scenarios.versions record    write down the digests of versions that are new
+
+`versions.toml` beside this file has, for each version ever used, the digest of its code: the scenario's file with
+what it imports from here, the code on hosts that does the work and reads the clocks, and the guest. Comments,
+docstrings and layout do not count. A change that touches no figure may keep the version when an A/A session
+showed it, and whoever looked at that signs for it: an entry `[[no_effect]]`, signed as `statement` says.
+"""
+
+import ast
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scenarios.registry import SCENARIOS
+from scenarios.strict import BadData, read_toml
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+NAMESPACE = "no-effect"
+_FILE, _SIGNERS = "scenarios/versions.toml", "scenarios/no-effect.signers"
+_TIMEOUT_S = 20
+# what happens on hosts and where clocks are read; how plans and bundles travel decides no figure
+_ON_HOSTS = (
+    *("workers/agent.py", "workers/basics.py", "workers/bench.py", "workers/heartbeats.py", "workers/processes.py"),
+    *("workers/guest_image.py", "workers/guest/init.c"),
+    *("workers/hypervisors/*.py", "workers/volumes/*.py", "workers/objectstores/*.py"),
+)
+# declarations and plumbing that every scenario shares
+_SHARED = {"scenarios.contract", "scenarios.parameters", "scenarios.crossing", "scenarios.strict", "scenarios.recipe"}
+
+
+@dataclass(frozen=True)
+class NoEffect:
+    """Somebody's word that a change of code changes no figure: `session` is the A/A session that showed it."""
+
+    scenario: str
+    version: int
+    old: str
+    new: str
+    reason: str
+    session: str
+    signer: str
+    signature: str
+
+    @property
+    def statement(self) -> str:
+        """What is signed, with `ssh-keygen -Y sign -n no-effect`."""
+        return f"{self.scenario} {self.version}: {self.old} -> {self.new}: {self.reason} (session {self.session})\n"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The shape of versions.toml: scenario → version → digest."""
+
+    digest: dict[str, dict[str, str]] = field(default_factory=dict)
+    no_effect: tuple[NoEffect, ...] = ()
+
+
+def digest_of(checkout: Path, scenario: str) -> str:
+    """SHA-256 over all code that decides what the scenario's figures mean."""
+    digest = hashlib.sha256()
+    files = {path for pattern in _ON_HOSTS for path in checkout.glob(pattern)} | set(_modules(checkout, scenario))
+    for path in sorted(files):
+        digest.update(f"{path.relative_to(checkout)}\0{_meaning(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def check(recorded: Recorded, found: Mapping[str, tuple[int, str]], signers: Path) -> list[str]:
+    """One line for each scenario of `found` (name → version and digest) that may not stay as it is."""
+    lines = (_complaint(recorded, name, *its, signers) for name, its in sorted(found.items()))
+    return [line for line in lines if line is not None]
+
+
+def _complaint(recorded: Recorded, name: str, version: int, digest: str, signers: Path) -> str | None:
+    known = recorded.digest.get(name, {}).get(str(version))
+    if known is None:
+        return f"{name}: version {version} is not in {_FILE}: run 'python -m scenarios.versions record' and commit it"
+    for entry in recorded.no_effect:
+        if (entry.scenario, entry.version, entry.old) == (name, version, known):
+            if not is_signed(entry, signers):
+                return f"{name}: the no_effect entry of {entry.signer!r} is not signed by a signer of {_SIGNERS}"
+            known = entry.new
+    if known != digest:
+        return (
+            f"{name}: its code, or the agent's or guest's, is not that of version {version} any more: raise 'version' in "
+            f"scenarios/{name}.py and run 'python -m scenarios.versions record', or add a signed no_effect entry that "
+            f"names the A/A session (old = {known}, new = {digest}; see scenarios/README.md)"
+        )
+    return None
+
+
+def is_signed(entry: NoEffect, signers: Path) -> bool:
+    """Whether `signature` is the signer's over the statement, by the ssh keys that `signers` allows."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sig") as signature:
+        signature.write(entry.signature)
+        signature.flush()
+        arguments = ["-f", str(signers), "-I", entry.signer, "-n", NAMESPACE, "-s", signature.name]
+        done = subprocess.run(
+            ["ssh-keygen", "-Y", "verify", *arguments],
+            input=entry.statement.encode(),
+            capture_output=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    return done.returncode == 0
+
+
+def present(checkout: Path) -> dict[str, tuple[int, str]]:
+    """Version and digest of every scenario of this checkout."""
+    return {name: (scenario.version, digest_of(checkout, name)) for name, scenario in SCENARIOS.items()}
+
+
+def with_new_versions(text: str, recorded: Recorded, found: Mapping[str, tuple[int, str]]) -> str:
+    """`text` of versions.toml with what it does not have yet; what it has is never changed."""
+    new = [(name, *its) for name, its in sorted(found.items()) if str(its[0]) not in recorded.digest.get(name, {})]
+    return text + "".join(f"digest.{name}.{version} = {json.dumps(digest)}\n" for name, version, digest in new)
+
+
+def _modules(checkout: Path, scenario: str) -> Iterable[Path]:
+    """The scenario's file and all that it imports from `scenarios`, but for what all of them share."""
+    waiting, seen = [f"scenarios.{scenario}"], set(_SHARED)
+    while waiting:
+        name = waiting.pop()
+        path = checkout / f"{name.replace('.', '/')}.py"
+        if name in seen or not path.is_file():
+            continue
+        seen.add(name)
+        yield path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("scenarios"):
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+
+
+def _meaning(path: Path) -> str:
+    """Python without comments, layout and docstrings; anything else as it stands."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return text
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.dump(tree)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 in order, 1 refused, 2 usage."""
+    if arguments not in (["check"], ["record"]):
+        print("usage: python -m scenarios.versions check|record", file=sys.stderr)
+        return 2
+    file = CHECKOUT / _FILE
+    try:
+        recorded = read_toml(file, Recorded)
+    except BadData as error:
+        print(f"versions: {error}", file=sys.stderr)
+        return 2
+    found = present(CHECKOUT)
+    if arguments == ["record"]:
+        file.write_text(with_new_versions(file.read_text(encoding="utf-8"), recorded, found), encoding="utf-8")
+        return 0
+    complaints = check(recorded, found, CHECKOUT / _SIGNERS)
+    for line in complaints:
+        print(f"versions: {line}", file=sys.stderr)
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
