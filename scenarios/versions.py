@@ -89,9 +89,9 @@ def _complaint(recorded: Recorded, name: str, version: int, digest: str, signers
             known = entry.new
     if known != digest:
         return (
-            f"{name}: its code, or the agent's or guest's, is not that of version {version} any more: raise 'version' in "
-            f"scenarios/{name}.py and run 'python -m scenarios.versions record', or add a signed no_effect entry that "
-            f"names the A/A session (old = {known}, new = {digest}; see scenarios/README.md)"
+            f"{name}: its code, or the agent's or guest's, is not that of version {version} any more: raise 'version' "
+            f"in scenarios/{name}.py and run 'python -m scenarios.versions record', or add a signed no_effect entry "
+            f"that names the A/A session (old = {known}, new = {digest}; see scenarios/README.md)"
         )
     return None
 
