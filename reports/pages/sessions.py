@@ -1,7 +1,7 @@
 """A page per session: its plan, the order in which builds ran, its locks and facts, its bundle and every sample."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from farm.results.tables import Bundle, Session
@@ -42,7 +42,11 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "order": _order(material, samples),
         "locks": _locks(material, bundle),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
-        "load": _facts(bundle, "load"),
+        "load": load_told(_facts(bundle, "load")),
+        "host_facts": {
+            plain(host): {plain(str(name)): plain(str(value)) for name, value in facts.items()}
+            for host, facts in _facts(bundle, "hosts").items()
+        },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
@@ -51,6 +55,25 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "files": [{"name": name, "path": f"data/bundles/{session.id}/{name}"} for name in files],
         "samples": [_sample(material, row) for row in samples.to_dict("records")],
     }
+
+
+def load_told(load: Mapping[str, Any]) -> dict[str, str]:
+    """The machine's load averages before and after, and where the session's time went, as people read them.
+
+    What a worker wrote there need not be what it should be: anything else is left out.
+    """
+    told = {}
+    for when in ("before", "after"):
+        averages = [value for value in _sequence(load.get(when)) if isinstance(value, int | float)]
+        told[f"load {when} (1, 5, 15 minutes)"] = " ".join(f"{value:.2f}" for value in averages)
+    spent = load.get("spent_s")
+    phases = sorted(spent.items()) if isinstance(spent, dict) else []
+    told["time spent"] = ", ".join(f"{plain(name)} {s:.1f} s" for name, s in phases if isinstance(s, int | float))
+    return {name: text for name, text in told.items() if text}
+
+
+def _sequence(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
 
 
 def _changes(material: Material, session: Session, bundle: Bundle | None) -> list[str] | None:

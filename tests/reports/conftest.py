@@ -233,7 +233,11 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
             "clock_bounds_s": {"h1": 0.00002, "h2": 0.00003},
             "guest_images": {},
             "fidelity": {"concluded": "emulated", "evidence": ["no /dev/kvm: QEMU ran its own TCG"]},
-            "load": {"before": 0.2},
+            "load": {
+                "before": [0.2, 0.25, 1.0],
+                "after": [2.0, 1.5, 1.0],
+                "spent_s": {"measure": 118.94, "build": 0.7},
+            },
         },
         fidelity="emulated",
         received_at=session.finished_at,

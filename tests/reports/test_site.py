@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from reports.pages.sessions import load_told
+
 SECRET = "kept-from-everybody"
 
 
@@ -238,7 +240,16 @@ def test_a_session_tells_what_it_ran_on_and_what_changed(judged_site: Path) -> N
     first, later = (words_of(judged_site / f"sessions/acorn{ordinal}.html") for ordinal in (0, 1))
     assert "Was that a real machine? No: these figures are emulated" in later
     assert "This is the first session on this cluster." in first
+    assert "load before (1, 5, 15 minutes) 0.20 0.25 1.00" in later
+    assert "time spent build 0.7 s, measure 118.9 s" in later
     assert "Nothing about the hosts, but for load, steal and temperature." in later
+
+
+@pytest.mark.parametrize(
+    "load", [{}, {"before": 0.2}, {"before": ["x"], "after": None, "spent_s": [1]}, {"spent_s": {"a": "b"}}]
+)
+def test_load_that_a_worker_made_up_is_left_out(load: dict[str, object]) -> None:
+    assert load_told(load) == {}
 
 
 def test_a_session_tells_its_order_facts_and_bundle(judged_site: Path) -> None:

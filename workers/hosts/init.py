@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ SOCKET_NAME = "libvirt-sock"
 
 _LIBRARY_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")  # into /usr, since Debian 12 always
 _DEVICES = ("null", "zero", "full", "random", "urandom", "net/tun")  # no kvm: these hosts emulate, and say so
+_FAULT_DEVICE = Path("/dev/userfaultfd")
 _DAEMON_PAUSE_S = 0.5
 
 
@@ -186,11 +188,19 @@ def _make_devices(dev: Path) -> None:
         node.parent.mkdir(exist_ok=True)
         node.touch()
         _bind(Path("/dev", name), node)
+    _make_fault_device(dev / _FAULT_DEVICE.name)
     for name, target in (("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         (dev / name).symlink_to(target)
     _mount("-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=620", "devpts", dev / "pts")
     (dev / "ptmx").symlink_to("pts/ptmx")
     _mount("-t", "tmpfs", "-o", "mode=1777,size=64m", "tmpfs", dev / "shm")
+
+
+def _make_fault_device(node: Path) -> None:
+    """Let guests' VMMs handle their own page faults: post-copy migration needs it, and they are no root."""
+    if _FAULT_DEVICE.exists():
+        os.mknod(node, stat.S_IFCHR | 0o600, _FAULT_DEVICE.stat().st_rdev)
+        os.chown(node, GUEST_UID, GUEST_UID)
 
 
 def _inside(root: Path, path: str | Path) -> Path:

@@ -11,6 +11,8 @@ from workers.deadline import within
 Result = TypeVar("Result")
 
 _CANNOT = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}
+# a flag or method that libvirt does not know; a capability that QEMU does not have on this host
+_CANNOT_IN_WORDS = ((libvirt.VIR_ERR_INVALID_ARG, "nsupported"), (libvirt.VIR_ERR_INTERNAL_ERROR, "is not supported"))
 # what the session asked for cannot be had in this combination: settings of the stack
 _SETTINGS = {libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_DETAIL}
 # the daemon or the way to it, not the hypervisor
@@ -49,7 +51,7 @@ def error_of(what: str, error: libvirt.libvirtError) -> ScenarioError:
     """Our error for one of libvirt's."""
     code = error.get_error_code()
     text = f"{what}: {' '.join(str(error).split())[:400]}"
-    if code in _CANNOT:
+    if code in _CANNOT or any(code == answer and words in text for answer, words in _CANNOT_IN_WORDS):
         return Unsupported(text)
     fault: Fault = "stack" if code in _SETTINGS else "donor" if code in _CONNECTION else "hypervisor"
     return Failed(fault, text)
