@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -85,8 +86,14 @@ def belongs_to(pid: int, cluster: LocalCluster) -> bool:
 
 
 def kill(pid: int | None) -> None:
+    """Returns when it has ended: what is still ending may be found, and be gone a moment later."""
     assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    handle = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([handle], [], [], 10)[0], f"process {pid} does not end"
+    finally:
+        os.close(handle)
 
 
 def traces_of(folder: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Network namespaces that a process holds, and the wires between them (iproute2)."""
 
+import contextlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -40,12 +41,14 @@ def lay_bridge(pid: int, address: str) -> None:
 def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None = None) -> None:
     """See that a node's `eth0` is wired to the switch's bridge: as a port of the node's own bridge, or with
     an address of its own. What is left of a broken wire is removed."""
-    there = _interfaces(node_pid)
-    wire = there.get("eth0")
-    if wire is not None and wire.carrier and (address in wire.addresses if address else wire.master == "br0"):
+    wire, end = _interfaces(node_pid).get("eth0"), _interfaces(switch_pid).get(port)
+    # the kernel takes a dead switch's wires away some time after it died: until then they look whole from here
+    connected = wire is not None and wire.carrier and end is not None and end.carrier
+    if connected and wire is not None and (address in wire.addresses if address else wire.master == "br0"):
         return
     if wire is not None:
-        _configure(node_pid, ["link delete eth0"])
+        with contextlib.suppress(Failed):  # it may be taken away right now
+            _configure(node_pid, ["link delete eth0"])
     remove = [f"link delete {port}"] if port in _interfaces(switch_pid) else []
     make = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master br0 up"]
     _configure(switch_pid, [*remove, *make])

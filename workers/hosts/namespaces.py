@@ -129,10 +129,10 @@ class LocalCluster:
         """
         with self._locked():
             self._make_folders()
-            switch = self._ensure_holder(_SWITCH)
-            links.lay_bridge(switch, f"{_OBSERVER_ADDRESS}/24")
-            storage = self._ensure_holder(_STORAGE)
-            links.lay_wire(switch, _STORAGE, storage, address=f"{_STORAGE_ADDRESS}/24")
+            try:
+                switch, storage = self._lay_network()
+            except Failed:  # a holder that was ending when it was found is gone now, and another is made
+                switch, storage = self._lay_network()
             indexes = range(len(self._planned.hosts))
             with ThreadPoolExecutor(len(indexes)) as pool:
                 hosts = list(pool.map(lambda index: self._ensure_host(index, switch), indexes))
@@ -145,6 +145,14 @@ class LocalCluster:
             network=f"{_NETWORK}.0/24",
             guest_addresses=_GUEST_ADDRESSES,
         )
+
+    def _lay_network(self) -> tuple[int, int]:
+        """The processes that hold the switch and the storage network, both laid."""
+        switch = self._ensure_holder(_SWITCH)
+        links.lay_bridge(switch, f"{_OBSERVER_ADDRESS}/24")
+        storage = self._ensure_holder(_STORAGE)
+        links.lay_wire(switch, _STORAGE, storage, address=f"{_STORAGE_ADDRESS}/24")
+        return switch, storage
 
     def down(self) -> None:
         """End every process of the cluster, and with them its namespaces, mounts and loop devices.
