@@ -10,6 +10,7 @@ from typing import Any
 from scenarios.contract import Direction, Metric
 from scenarios.registry import SCENARIOS
 
+_SPEAKING = ("method", "shape")  # parameters whose values say what they are
 _TIME_UNITS = ("s", "ms", "us", "µs")
 
 
@@ -61,8 +62,13 @@ class MeasuredMetric:
         told = self.declared.title if self.declared else self.metric
         if told[1:2].islower():  # a word, no abbreviation such as CPU
             told = told[:1].lower() + told[1:]
-        values = ", ".join(value for _, value in self.params)
-        return f"{self.scenario.replace('_', ' ')}{', ' + values if values else ''}: {told}"
+        asked = "".join(f", {words}" for words in self._asked)
+        return f"{self.scenario.replace('_', ' ')}{asked}: {told}"
+
+    @property
+    def _asked(self) -> list[str]:
+        """The parameters as words; a value that does not speak for itself with its parameter's name."""
+        return [value if name in _SPEAKING else f"{name.replace('_', ' ')} {value}" for name, value in self.params]
 
     @property
     def short_title(self) -> str:
@@ -75,7 +81,7 @@ class MeasuredMetric:
 
     @property
     def slug(self) -> str:
-        words = [self.scenario, self.metric, *(value for _, value in self.params), f"v{self.version}"]
+        words = [self.scenario, self.metric, *self._asked, f"v{self.version}"]
         return re.sub(r"[^a-z0-9_.-]+", "_", "-".join(words).lower()).strip(".")
 
     @property
