@@ -67,6 +67,7 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
     repository = _repository(context, arguments.repository)
     clusters = [context.cluster(name).name for name in arguments.cluster or context.inventory]
     now = datetime.datetime.now(datetime.UTC)
+    _check_asked(arguments)  # before the watch below queues what the farm asks by itself
     for warning in watch(context.engine, context.settings, context.inventory, now):
         raise UsageError(warning)
     seen = check_ins(context.engine, EVERYTHING, repository=repository.name)
@@ -82,11 +83,22 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
     if arguments.json:
         print_json(queued)
     else:
+        plural = "s" if len(queued) != 1 else ""
         print(
-            f"queued {len(queued)} sessions for {subject.commit[:10]} on {', '.join(clusters)}: "
+            f"queued {len(queued)} session{plural} for {subject.commit[:10]} on {', '.join(clusters)}: "
             "'farm session list' shows them, a running farm carries them out"
         )
     return 0
+
+
+def _check_asked(arguments: argparse.Namespace) -> None:
+    """Raises UsageError or BadData for scenarios and sweeps that do not exist or do not go together."""
+    planned_scenarios(tuple(ScenarioSettings(scenario) for scenario in arguments.scenario or ()))
+    if arguments.sweep is None:
+        return
+    sweeps.load(arguments.sweep)
+    if arguments.scenario or arguments.quick or arguments.base:
+        raise UsageError("--sweep says itself what is measured: leave out --scenario, --quick and --base")
 
 
 def _question(
@@ -107,8 +119,6 @@ def _question(
             scenarios=planned_scenarios(chosen) if chosen else None,
             blocks=(1,) if arguments.quick else None,
         )
-    if arguments.scenario or arguments.quick or arguments.base:
-        raise UsageError("--sweep says itself what is measured: leave out --scenario, --quick and --base")
     question = sweep_question(repository, subject, canary, sweeps.load(arguments.sweep), name)
     require_time(settings, question.builds, arguments.sweep)
     return question
