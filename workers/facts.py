@@ -27,7 +27,7 @@ def read(emulator: str) -> dict[str, Any]:
         "cpu": cpu.get("model name", "unknown"),
         "microcode": cpu.get("microcode", "unknown"),
         "cores": str(os.cpu_count()),
-        "hypervisor bit": "set" if "hypervisor" in cpu.get("flags", "").split() else "clear",
+        "hypervisor bit": hypervisor_bit(cpu.get("flags")),
         "kernel": os.uname().release,
         "firmware": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("bios_vendor", "bios_version")),
         "product": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")),
@@ -68,10 +68,22 @@ def conclude_fidelity(accelerators: Sequence[str], hosts: Mapping[str, Mapping[s
     return FidelityFact("hardware" if real else "emulated", evidence)
 
 
+def hypervisor_bit(flags: str | None) -> str:
+    """Whether the processor's flags say that it is virtual; 'unknown' where it has none, as on ARM."""
+    if flags is None:
+        return "unknown"
+    return "set" if "hypervisor" in flags.split() else "clear"
+
+
 def _signs_of_a_hypervisor(facts: Mapping[str, Any]) -> list[str]:
-    """What shows that a host is a virtual machine itself."""
-    product = str(facts.get("product", ""))
-    signs = ["its processor says that it is virtual"] if facts.get("hypervisor bit") == "set" else []
+    """What shows that a host is a virtual machine itself, or leaves it open: only evidence makes a real machine."""
+    product = str(facts.get("product", "unknown"))
+    bit = facts.get("hypervisor bit", "unknown")
+    signs = ["its processor says that it is virtual"] if bit == "set" else []
+    if bit not in ("set", "clear"):
+        signs.append("its processor does not say whether it is virtual")
+    if set(product.split()) <= {"unknown"}:
+        signs.append("its firmware does not say what it is")
     if any(word in product.lower() for word in _VIRTUAL_PRODUCTS):
         signs.append(f"its firmware calls it '{product}'")
     return signs

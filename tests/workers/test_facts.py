@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers.facts import conclude_fidelity, steal_text, temperature_text
+from workers.facts import conclude_fidelity, hypervisor_bit, steal_text, temperature_text
 
 REAL = {"hypervisor bit": "clear", "product": "Example Systems R640"}
 VIRTUAL = {"hypervisor bit": "set", "product": "QEMU Standard PC"}
@@ -16,6 +16,9 @@ VIRTUAL = {"hypervisor bit": "set", "product": "QEMU Standard PC"}
         (["kvm"], {"h1": {**REAL, "product": "VMware7,1"}}, "emulated", "its firmware calls it 'VMware7,1'"),
         (["qemu"], {"h1": REAL}, "emulated", "guests' domain types: qemu"),
         (["kvm", "qemu"], {"h1": REAL}, "emulated", "guests' domain types: kvm, qemu"),
+        (["kvm"], {"h1": {}}, "emulated", "its firmware does not say what it is"),
+        (["kvm"], {"h1": {**REAL, "product": "unknown unknown"}}, "emulated", "its firmware does not say what it is"),
+        (["kvm"], {"h1": {**REAL, "hypervisor bit": "unknown"}}, "emulated", "does not say whether it is virtual"),
         (["kvm"], {}, "emulated", "guests' domain types: kvm"),
         ([], {"h1": REAL}, "emulated", "guests' domain types: none"),
     ],
@@ -46,3 +49,10 @@ def test_steal_is_a_share_of_all_cpu_time(stat: str, told: str) -> None:
 )
 def test_the_hottest_sensor_counts(zones: list[str], told: str) -> None:
     assert temperature_text(zones) == told
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [("fpu hypervisor", "set"), ("fpu vme", "clear"), ("", "clear"), (None, "unknown")]
+)
+def test_a_processor_without_flags_says_nothing(flags: str | None, told: str) -> None:
+    assert hypervisor_bit(flags) == told
