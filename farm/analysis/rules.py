@@ -24,6 +24,9 @@ WATCH_ALPHA = 0.05  # the same, while a campaign is still being measured: privat
 LENT = 1.5  # degrees of freedom that other revisions lend to a pair, as a multiple of its own
 AGREEMENT = 0.5  # share of the whole effect that a session, and the raw series, must show by themselves
 
+DETECTABLE_POWER = 0.8  # share of campaigns that must find an effect for it to be called detectable
+NOISE_FREEDOM_NEEDED = 8  # degrees of freedom below which nobody relies on a scatter: two A/A campaigns of five blocks
+
 
 @dataclass(frozen=True)
 class Estimate:
