@@ -10,11 +10,13 @@ from typing import Any
 import pandas as pd
 from sqlalchemy import Engine
 
+from farm.analysis.noise import Noise
 from farm.inventory import Cluster
 from farm.results import queries
 from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, Session
 from reports.judged import Judged
 from reports.metrics import MeasuredMetric
+from reports.noise import NoisePlace, noises
 from reports.summaries import summarise
 
 # characters that would turn a line of text around or hide in it
@@ -262,6 +264,16 @@ class Material:
     @cached_property
     def metrics(self) -> list[MeasuredMetric]:
         return sorted({item.metric for item in self.figures})
+
+    @cached_property
+    def noise(self) -> Mapping[NoisePlace, Noise]:
+        """How noisy each metric is, where enough was measured to tell anything."""
+        return noises(self.samples)
+
+    @cached_property
+    def twins(self) -> frozenset[str]:
+        """Revisions that are the canary deployed once more: noise is told from them, and no level."""
+        return frozenset(session.revision for session in self.sessions if session.purpose == "a/a")
 
     @cached_property
     def answered(self) -> dict[str, Bundle]:

@@ -35,6 +35,7 @@ from reports.pages.comparison import comparison_pages
 from reports.pages.findings import FindingView, finding_views
 from reports.pages.front import front_pages
 from reports.pages.metrics import metric_pages
+from reports.pages.noise import noise_page
 from reports.pages.revisions import revision_pages
 from reports.pages.sessions import session_pages
 from reports.raw import data_files
@@ -50,6 +51,7 @@ _NAVIGATION = (
     ("clusters/index.html", "Clusters"),
     ("compare/index.html", "Comparison"),
     ("sessions/index.html", "Sessions"),
+    ("noise.html", "Noise"),
     ("method.html", "Method"),
     ("data/index.html", "Data"),
 )
@@ -156,6 +158,7 @@ def _pages(material: Material, findings: list[FindingView], bundle_files: dict[s
     yield from front_pages(material, findings)
     yield from revision_pages(material, findings)
     yield from metric_pages(material)
+    yield noise_page(material)
     yield from cluster_pages(material, findings)
     yield from comparison_pages(material)
     yield from session_pages(material, bundle_files)

@@ -111,7 +111,7 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
             found.setdefault(item.row.revision, []).append(item)
     builds = []
     for checkin in material.revisions:
-        if checkin.revision in found:
+        if checkin.revision in found and checkin.revision not in material.twins:
             builds.append(_build(material, checkin, found[checkin.revision]))
     return ClusterPair(material.clusters[left], material.clusters[right], builds)
 

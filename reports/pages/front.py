@@ -35,7 +35,7 @@ def front_pages(material: Material, findings: list[FindingView]) -> Iterator[Pag
 def _counts(material: Material) -> dict[str, int]:
     return {
         "check_ins": len(material.check_ins),
-        "measured": material.samples["revision"].nunique(),
+        "measured": len({row.revision for row in material.check_ins} & set(material.samples["revision"])),
         "sessions": len(material.answered),
         "open": sum(session.state in ("queued", *_LIVE) for session in material.sessions),
         "samples": len(material.samples),

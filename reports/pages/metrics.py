@@ -6,8 +6,10 @@ from typing import Any
 from reports.charts import Line, Point, series_chart
 from reports.material import CheckInView, Figure, Material
 from reports.metrics import MeasuredMetric
+from reports.noise import NoisePlace
 from reports.pages import Page
 from reports.pages.comparison import segments_sentence
+from reports.pages.noise import unfit
 from reports.summaries import block_values
 
 
@@ -31,7 +33,7 @@ def _newest(material: Material, metric: MeasuredMetric) -> list[Figure | None]:
 
 
 def _content(material: Material, metric: MeasuredMetric) -> dict[str, Any]:
-    figures = material.figures_of(metric)
+    figures = [figure for figure in material.figures_of(metric) if figure.checkin.revision not in material.twins]
     segments = []
     if metric.scenario == "chunked_upload":
         segments = [words for name in material.clusters if (words := segments_sentence(material, name))]
@@ -99,4 +101,5 @@ def _cell(material: Material, metric: MeasuredMetric, cluster: str, checkin: Che
     return {
         "figure": material.figure(metric, cluster, checkin.revision),
         "judged": material.judged_at(metric, cluster, checkin.revision),
+        "unfit": unfit(material, NoisePlace(checkin.repository, cluster, metric)),
     }
