@@ -6,7 +6,7 @@ of builds with roles; the worker does not know the difference.
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
@@ -95,6 +95,21 @@ def on_demand_question(
         revision_of({repository.name: base}) if base is not None else None,
         merge_builds(repository, [*wanted, (canary, "canary")]),
     )
+
+
+def aa_question(repository: RepositorySettings, canary: str, campaign: str) -> Question:
+    """The canary beside itself, as two builds of one commit: whatever differs is noise.
+
+    The second one's identity is no check-in's, so that nothing it shows is ever held against one.
+    """
+    (first,) = merge_builds(repository, [(canary, "base"), (canary, "canary")])
+    again = replace(
+        first,
+        revision=revision_of({repository.name: canary, "a/a": "2"}),  # no repository's name has a slash
+        label=f"{first.label} (again)",
+        roles=("subject",),
+    )
+    return Question("a/a", campaign, repository.name, again.revision, first.revision, (again, first))
 
 
 def sweep_question(repository: RepositorySettings, subject: str, canary: str, sweep: Sweep, campaign: str) -> Question:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from farm.campaigns import Question, ask, on_demand_question, sweep_question
+from farm.campaigns import Question, aa_question, ask, on_demand_question, sweep_question
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
@@ -35,7 +35,8 @@ def register(commands: Any) -> None:
         help="queue a campaign for one commit",
         description="Queue a campaign for one commit; a running farm ('farm up') carries it out.",
         epilog="examples: farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch · "
-        "farm session run --quick --scenario boot · farm session run --sweep upload-parallel",
+        "farm session run --quick --scenario boot · farm session run --sweep upload-parallel · "
+        "farm session run --aa",
     )
     run.add_argument("--repository", metavar="NAME", help="a watched repository (default: the only one)")
     run.add_argument("--revision", metavar="COMMIT", help="what to measure (default: the newest check-in)")
@@ -44,6 +45,7 @@ def register(commands: Any) -> None:
     run.add_argument("--scenario", metavar="NAME", action="append", help="may be repeated (default: the settings')")
     run.add_argument("--quick", action="store_true", help="one block: a figure within minutes, shown as not judged")
     run.add_argument("--sweep", metavar="NAME", help=f"every combination of a sweep: {', '.join(sweeps.names())}")
+    run.add_argument("--aa", action="store_true", help="the canary beside itself: what differs is noise")
     run.add_argument("--json", action="store_true", help="print the queued sessions as JSON")
     run.set_defaults(handler=run_session)
 
@@ -73,9 +75,9 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
     seen = check_ins(context.engine, EVERYTHING, repository=repository.name)
     if not seen:
         raise UsageError(f"repository '{repository.name}' has no check-ins on branch {repository.branch}")
-    subject = _check_in(seen, arguments.revision or seen[-1].commit)
-    base = _check_in(seen, arguments.base).commit if arguments.base else _parent_commit(seen, subject)
     canary = _check_in(seen, repository.canary or seen[0].commit).commit
+    subject = _check_in(seen, canary if arguments.aa else arguments.revision or seen[-1].commit)
+    base = _check_in(seen, arguments.base).commit if arguments.base else _parent_commit(seen, subject)
     question = _question(arguments, context.settings, repository, subject.commit, base, canary)
     owner = owner_of(context.settings)
     rows = transact(context.engine, lambda tx: ask(tx, context.settings, owner, clusters, question, now))
@@ -93,6 +95,8 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
 
 def _check_asked(arguments: argparse.Namespace) -> None:
     """Raises UsageError or BadData for scenarios and sweeps that do not exist or do not go together."""
+    if arguments.aa and (arguments.revision or arguments.base or arguments.quick or arguments.sweep):
+        raise UsageError("--aa deploys the canary beside itself: leave out --revision, --base, --quick and --sweep")
     planned_scenarios(tuple(ScenarioSettings(scenario) for scenario in arguments.scenario or ()))
     if arguments.sweep is None:
         return
@@ -110,9 +114,12 @@ def _question(
     canary: str,
 ) -> Question:
     """What the arguments ask for, under a campaign name of its own."""
-    name = f"{repository.name}-on-demand-{secrets.token_hex(4)}"
+    name = f"{repository.name}-{'aa' if arguments.aa else 'on-demand'}-{secrets.token_hex(4)}"
     if arguments.sweep is None:
-        question = on_demand_question(repository, subject, base, canary, name)
+        if arguments.aa:
+            question = aa_question(repository, canary, name)
+        else:
+            question = on_demand_question(repository, subject, base, canary, name)
         chosen = tuple(ScenarioSettings(scenario) for scenario in arguments.scenario or ())
         return replace(
             question,

@@ -150,6 +150,17 @@ def test_a_metric_that_is_not_judged_is_shown_and_accuses_nobody(tmp_path: Path)
     assert farm.findings() == []
 
 
+def test_a_build_that_is_no_check_in_is_compared_and_accuses_nobody(tmp_path: Path) -> None:
+    """Such as the canary's twin in an A/A campaign, even if the two differ."""
+    farm = a_farm(tmp_path, effects={9: slow_first_write})
+    for session in farm.ask("aa", [1, 9], clusters=["acorn"]):
+        farm.measure(session)
+    farm.judge()
+    rows = farm.comparisons(revision=revision_at(9), metric="first_write_us")
+    assert {(row.other_revision, row.verdict) for row in rows} == {(revision_at(1), "different")}
+    assert farm.findings() == []
+
+
 def test_measuring_again_does_not_change_a_verdict(tmp_path: Path) -> None:
     farm = a_farm(tmp_path)
     measure_all(farm, "example-2", [1, 2], clusters=["acorn"])

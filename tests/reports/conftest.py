@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session as Transaction
 
+from farm.campaigns import aa_question
 from farm.inventory import Cluster, load_inventory
 from farm.results import tables
 from farm.results.database import open_database, transact
 from farm.results.writing import write_analysis
 from farm.settings import CHECKOUT, CampaignSettings, FarmFile, RepositorySettings, Settings
 from reports import publish
-from scenarios.crossing import digest_of, revision_of
+from scenarios.crossing import digest_of, revision_of, to_data
 
 START = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
 SUBJECTS = (
@@ -86,6 +87,20 @@ class SyntheticFarm:
         self.add(_bundle(row, files, cluster))
         transact(self.engine, lambda transaction: _measure(transaction, row, cluster, ordinal))
         return row.id
+
+    def measure_aa(self, cluster: str, campaign: str, blocks: int = 5) -> str:
+        """A finished A/A session: the canary and its twin in blocks, every metric; returns the twin's revision."""
+        example = RepositorySettings("example", "https://git.example/deployment")
+        question = aa_question(example, commit_at(0), campaign)
+        row = _session(cluster, 0, "done")
+        row.id, row.key, row.blocks = f"{cluster}-{campaign}", digest_of([cluster, campaign]), blocks
+        row.purpose, row.campaign, row.revision = question.purpose, campaign, question.revision
+        row.base_revision, row.builds = question.base_revision, [to_data(build) for build in question.builds]
+        self.add(row)
+        self.add(_bundle(row, {}, cluster))
+        (self.settings.bundles_dir / f"{row.id}-1").mkdir(parents=True)
+        transact(self.engine, lambda transaction: _measure_aa(transaction, row, cluster))
+        return question.revision
 
     def judge(self) -> None:
         """Put down the verdicts that these samples call for."""
@@ -263,6 +278,17 @@ def _measure(transaction: Transaction, session: tables.Session, cluster: str, or
     for number in range(len(SUBJECTS)):
         failed = cluster == "acorn" and (ordinal, number) == (2, 3)
         transaction.add(_outcome(session, number, failed))
+
+
+def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str) -> None:
+    rng = np.random.default_rng([7, cluster == "birch"])
+    for scenario, params, metric, unit, level, spread in METRICS:
+        series = _series(transaction, cluster, scenario, params, metric, unit)
+        for block in range(session.blocks):
+            for order, build in enumerate(session.builds):
+                sample = _sample(session, series, block, order, 0, level * float(np.exp(rng.normal(0, spread))), False)
+                sample.revision = build["revision"]
+                transaction.add(sample)
 
 
 def _series(

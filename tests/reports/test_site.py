@@ -81,7 +81,14 @@ def test_every_link_leads_somewhere_inside_the_site(judged_site: Path) -> None:
 def test_every_kind_of_page_is_there(judged_site: Path) -> None:
     there = {str(path.relative_to(judged_site)) for path in judged_site.rglob("*") if path.is_file()}
     assert there >= {
-        *("index.html", "method.html", "clusters/acorn.html", "clusters/birch.html", "compare/acorn..birch.html"),
+        *(
+            "index.html",
+            "method.html",
+            "noise.html",
+            "clusters/acorn.html",
+            "clusters/birch.html",
+            "compare/acorn..birch.html",
+        ),
         *("sessions/acorn0.html", "sessions/birch2.html", "metrics/boot-answer_ms-v1.html"),
         *("metrics/cow_start-first_write_us-overlay-v1.html", "data/samples.csv", "data/samples.json"),
         *("data/comparisons.json", "data/findings.json", "data/findings.atom", "data/metrics/boot-answer_ms-v1.csv"),

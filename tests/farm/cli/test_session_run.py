@@ -70,9 +70,29 @@ def test_a_sweep_is_one_session_with_every_combination(settings_file: Path, caps
     assert [one["params"] for one in asked] == [cell.params for cell in sweep.cells]
 
 
+def test_an_aa_campaign_deploys_the_canary_beside_itself(
+    settings_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queued = run(settings_file, capsys, "--cluster", "birch", "--aa", "--scenario", "boot")
+    assert [(one["purpose"], one["blocks"]) for one in queued] == [("a/a", 1), ("a/a", 2), ("a/a", 2)]
+    engine = open_database(f"sqlite:///{settings_file.parent / 'home' / 'farm.sqlite'}")
+    row = queries.session(engine, EVERYTHING, queued[0]["id"])
+    assert row is not None
+    again, canary = row.builds
+    first = queries.check_ins(engine, EVERYTHING)[0]
+    assert again["commit"] == canary["commit"] == first.commit
+    assert (canary["revision"], set(canary["roles"])) == (first.revision, {"base", "canary"})
+    assert (again["roles"], again["label"]) == (["subject"], f"{canary['label']} (again)")
+    assert (row.revision, row.base_revision) == (again["revision"], canary["revision"])
+    assert again["revision"] not in {one.revision for one in queries.check_ins(engine, EVERYTHING)}
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--aa", "--sweep", "upload-parallel"), "leave out --revision, --base, --quick and --sweep"),
+        (("--aa", "--base", "1c0ffee"), "leave out --revision, --base, --quick and --sweep"),
+        (("--aa", "--quick"), "leave out --revision, --base, --quick and --sweep"),
         (("--sweep", "nothing"), "there is no sweep 'nothing'"),
         (("--sweep", "upload-parallel", "--quick"), "leave out --scenario, --quick and --base"),
         (("--scenario", "boots"), "scenario 'boots' does not exist"),
