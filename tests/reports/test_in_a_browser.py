@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 _PAGES = (
-    *("index.html", "method.html", "data/index.html", "revisions/index.html", "metrics/index.html"),
+    *("index.html", "method.html", "noise.html", "data/index.html", "revisions/index.html", "metrics/index.html"),
     *("metrics/boot-answer_ms-v1.html", "clusters/index.html", "clusters/acorn.html", "compare/acorn..birch.html"),
     *("sessions/index.html", "sessions/acorn2.html"),
 )
