@@ -29,6 +29,7 @@ _TIMEOUT_S = 20
 # what happens on hosts and where clocks are read; how plans and bundles travel decides no figure
 _ON_HOSTS = (
     *("workers/agent.py", "workers/basics.py", "workers/bench.py", "workers/heartbeats.py", "workers/processes.py"),
+    "workers/operations.py",
     *("workers/guest_image.py", "workers/guest/init.c"),
     *("workers/hypervisors/*.py", "workers/volumes/*.py", "workers/objectstores/*.py"),
 )

@@ -19,6 +19,7 @@ from tests.helpers.local_clusters import FARM_HOME, libvirt_of, planned_cluster
 from workers.bench import SessionBench
 from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
+from workers.hypervisors import migration
 from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
 from workers.sheet import Place, RoundSheet, Verification
@@ -162,6 +163,27 @@ def test_a_guest_survives_every_style_of_migration(lab: Lab, params: dict[str, o
     assert {"total_ms", "blackout_ms", "qemu_cpu_s"} <= set(values)
     if params.get("compression") != "zstd" and "sent_mib" in values:
         assert values["sent_mib"] >= 16  # the working set alone: its pages do not compress
+    assert lab.guests_left() == []
+
+
+@on_backports
+def test_a_migration_that_was_over_before_its_switch_is_no_post_copy(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migration, "_PASSES_BEFORE_SWITCH", 1000)  # as if the transfer were too quick for us
+    sheet = lab.measure(live_migration.SCENARIO, lab.bench(), mode="post-copy")
+    (outcome,) = outcomes_of(sheet)
+    assert outcome.outcome == "failed"
+    assert "before it could be switched to post-copy" in (outcome.reason or "")
+    assert not any(sample.valid for sample in sheet.samples())
+    assert lab.guests_left() == []
+
+
+@on_backports
+@pytest.mark.parametrize(
+    "params", [{"working_set_mib": 128}, {"compression": "zstd"}], ids=["no-room", "zstd-on-one-connection"]
+)
+def test_what_cannot_be_asked_of_a_guest_is_nobodys_fault(lab: Lab, params: dict[str, object]) -> None:
+    (outcome,) = outcomes_of(lab.measure(live_migration.SCENARIO, lab.bench(), **params))
+    assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason
     assert lab.guests_left() == []
 
 

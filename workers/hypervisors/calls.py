@@ -11,8 +11,12 @@ from workers.deadline import within
 Result = TypeVar("Result")
 
 _CANNOT = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}
-# a flag or method that libvirt does not know; a capability that QEMU does not have on this host
-_CANNOT_IN_WORDS = ((libvirt.VIR_ERR_INVALID_ARG, "nsupported"), (libvirt.VIR_ERR_INTERNAL_ERROR, "is not supported"))
+# a flag or method that libvirt does not know; a way to migrate that QEMU does not have on this host
+_CANNOT_IN_WORDS = (
+    (libvirt.VIR_ERR_INVALID_ARG, "nsupported"),
+    (libvirt.VIR_ERR_INVALID_ARG, "only supported with"),
+    (libvirt.VIR_ERR_INTERNAL_ERROR, "'migrate-set-capabilities'"),
+)
 # what the session asked for cannot be had in this combination: settings of the stack
 _SETTINGS = {libvirt.VIR_ERR_CONFIG_UNSUPPORTED, libvirt.VIR_ERR_XML_ERROR, libvirt.VIR_ERR_XML_DETAIL}
 # the daemon or the way to it, not the hypervisor

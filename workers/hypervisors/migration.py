@@ -8,7 +8,7 @@ from typing import Any
 
 import libvirt
 
-from scenarios.contract import Failed, MigrationReport, MigrationStyle, ScenarioError
+from scenarios.contract import Failed, MigrationReport, MigrationStyle, ScenarioError, WorkNotProven
 from workers.hypervisors.calls import ask, error_of, is_gone
 
 _CALL_TIMEOUT_S = 30.0
@@ -48,18 +48,17 @@ def parameters_of(style: MigrationStyle) -> dict[str, str | int]:
     return parameters
 
 
-def switch_to_post_copy(domain: libvirt.virDomain, over: Callable[[], bool], timeout_s: float) -> None:
-    """After the first pass over the memory let the guest run on the target; returns at once when it is `over`.
-
-    A transfer may end before it can be switched: then it was an ordinary one, which `passes` and downtime tell.
-    """
+def _switch_to_post_copy(what: str, domain: libvirt.virDomain, over: Callable[[], bool], timeout_s: float) -> bool:
+    """After the first pass over the memory let the guest run on the target; False where it was `over` before."""
     deadline = time.monotonic() + timeout_s
     while not over() and time.monotonic() < deadline:
-        with contextlib.suppress(libvirt.libvirtError):  # no job yet, or none any more
-            if domain.jobStats().get("memory_iteration", 0) >= _PASSES_BEFORE_SWITCH:
-                domain.migrateStartPostCopy(0)
-                return
+        with contextlib.suppress(ScenarioError):  # no job yet, or none any more
+            told = ask(f"progress: {what}", _CALL_TIMEOUT_S, domain.jobStats)
+            if told.get("memory_iteration", 0) >= _PASSES_BEFORE_SWITCH:
+                ask(f"switch: {what}", _CALL_TIMEOUT_S, lambda: domain.migrateStartPostCopy(0))
+                return True
         time.sleep(_POLL_S)
+    return False
 
 
 def run(
@@ -73,7 +72,8 @@ def run(
 ) -> None:
     """Call `migrate`; raises Failed (hypervisor) when the guest breaks, or when it is not done in time.
 
-    It is aborted then. `last_words` says what the guest's console tells.
+    It is aborted then. `last_words` says what the guest's console tells. Raises WorkNotProven for a post-copy
+    migration that ended before it could be switched: it was an ordinary one.
     """
     outcome: list[libvirt.libvirtError | None] = []
 
@@ -86,8 +86,7 @@ def run(
 
     thread = threading.Thread(target=call, daemon=True, name=what)
     thread.start()
-    if post_copy:
-        switch_to_post_copy(domain, lambda: bool(outcome), timeout_s)
+    switched = post_copy and _switch_to_post_copy(what, domain, lambda: bool(outcome), timeout_s)
     thread.join(timeout_s)
     if not outcome:
         with contextlib.suppress(ScenarioError):  # it may end by itself right now
@@ -99,6 +98,8 @@ def run(
         raise Failed("hypervisor", f"{what}: the guest broke: {error}{last_words()}")
     if error is not None:
         raise error_of(what, error)
+    if post_copy and not switched:
+        raise WorkNotProven(f"{what}: done before it could be switched to post-copy: cap its bandwidth")
 
 
 def statistics(what: str, domain: libvirt.virDomain) -> dict[str, Any]:

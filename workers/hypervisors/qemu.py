@@ -16,7 +16,7 @@ from typing import Any, cast
 import libvirt
 
 from scenarios import contract
-from scenarios.contract import Beat, Disk, Failed, MigrationReport, MigrationStyle, Workload, WriteTimes
+from scenarios.contract import Beat, Disk, Failed, MigrationReport, MigrationStyle, Unsupported, Workload, WriteTimes
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import marks
 from workers.agent import AgentLink
@@ -38,6 +38,7 @@ _TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
 _POLL_S = 0.02
 _LOOK_EVERY_S = 5.0
 _KEPT_IMAGES = 6
+_SYSTEM_MIB = 64  # of a guest's memory: its kernel, initramfs and our program
 _IDLE = Workload()
 _PLAIN_STYLE = MigrationStyle()
 _INIT_WORD = "FARM-INIT\r\n"
@@ -182,6 +183,11 @@ class QemuHost:
 
     @contextlib.contextmanager
     def guest(self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE) -> Iterator["contract.Guest"]:
+        room_mib = self.revision.guest.memory_mib - _SYSTEM_MIB
+        if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
+            raise Unsupported(
+                f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
+            )
         guest = QemuGuest(self, nonce, cast(disks.AgentDisk | None, disk), workload)
         guest.prepare()
         try:
