@@ -32,7 +32,7 @@ from scenarios.crossing import (
     digest_of,
     to_data,
 )
-from scenarios.registry import SCENARIOS
+from scenarios.registry import BY_DEFAULT, SCENARIOS
 from scenarios.strict import BadData, from_data
 
 Time = datetime.datetime
@@ -264,8 +264,8 @@ def require_time(settings: Settings, builds: Sequence[PlannedBuild], name: str) 
 
 
 def planned_scenarios(asked: Sequence[ScenarioSettings]) -> tuple[PlannedScenario, ...]:
-    """The scenarios that are asked for, or all there are; raises BadData for what none of them can answer."""
-    chosen = asked or tuple(ScenarioSettings(name) for name in SCENARIOS)
+    """The scenarios that are asked for, or the default ones; raises BadData for what none of them can answer."""
+    chosen = asked or tuple(ScenarioSettings(name) for name in BY_DEFAULT)
     for one in chosen:
         if one.name not in SCENARIOS:
             raise BadData(f"scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")

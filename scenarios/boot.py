@@ -19,7 +19,7 @@ TIMEOUT_S = 60.0
 
 class Boot:
     name = "boot"
-    version = 1
+    version = 2
     metrics: tuple[Metric, ...] = (
         Metric("vmm_ms", "ms", "lower", 0.25, "Request to guest running", judged=False),
         Metric("init_ms", "ms", "lower", 0.1, "Request to first process", judged=False),

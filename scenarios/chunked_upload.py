@@ -20,7 +20,7 @@ from scenarios.parameters import Number, Parameter, Values, number
 
 class ChunkedUpload:
     name = "chunked_upload"
-    version = 1
+    version = 2
     metrics: tuple[Metric, ...] = (
         Metric("goodput_mib_s", "MiB/s", "higher", 0.3, "Goodput"),
         Metric("server_cpu_s", "s", "lower", 0.1, "CPU time of all servers"),

@@ -26,7 +26,7 @@ TIMEOUT_S = 60.0
 
 class CowStart:
     name = "cow_start"
-    version = 1
+    version = 2
     metrics: tuple[Metric, ...] = (
         Metric("create_ms", "ms", "lower", 0.5, "Making the disk", judged=False),
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer", judged=False),

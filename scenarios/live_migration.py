@@ -37,7 +37,7 @@ TIMEOUT_S = 60.0
 
 class LiveMigration:
     name = "live_migration"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("total_ms", "ms", "lower", 0.25, "Request to done"),
         Metric("downtime_ms", "ms", "lower", 0.5, "Downtime as the hypervisor tells it", judged=False),

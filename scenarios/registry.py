@@ -10,6 +10,8 @@ SCENARIOS: dict[str, Scenario] = {
     chunked_upload.SCENARIO.name: chunked_upload.SCENARIO,
     live_migration.SCENARIO.name: live_migration.SCENARIO,
 }
+# asked of every check-in; the others are asked by sweeps and by whoever names them
+BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")
 
 
 def identifying_params(planned: PlannedScenario) -> dict[str, str]:
