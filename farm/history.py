@@ -124,6 +124,12 @@ def seen_commits(transaction: Transaction, repository: str) -> set[str]:
     return set(transaction.scalars(select(CheckIn.commit).where(CheckIn.repository == repository)))
 
 
+def recorded(transaction: Transaction, repository: str) -> list[CheckIn]:
+    """All check-ins of a repository, by their number."""
+    query = select(CheckIn).where(CheckIn.repository == repository).order_by(CheckIn.number)
+    return list(transaction.scalars(query))
+
+
 def record(
     transaction: Transaction, owner: Owner, repository: str, commits: Iterable[Commit], now: datetime.datetime
 ) -> list[CheckIn]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session as Transaction
 
-from farm import campaigns, history, reservations, sessions
+from farm import campaigns, history, nightly, reservations, sessions
 from farm.inventory import Cluster
 from farm.results.database import reading, transact
 from farm.results.tables import CheckIn, Owner, Reservation, Session, SessionState
@@ -67,7 +67,7 @@ def watch(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], 
     warnings: list[str] = []
     for repository in settings.farm.repository:
         try:
-            _watch_one(engine, settings, inventory, repository, now)
+            warnings += _watch_one(engine, settings, inventory, repository, now)
         except history.RepositoryUnusable as error:
             warnings.append(str(error))
     return warnings
@@ -75,7 +75,7 @@ def watch(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], 
 
 def _watch_one(
     engine: Engine, settings: Settings, inventory: Mapping[str, Cluster], repository: RepositorySettings, now: Time
-) -> None:
+) -> list[str]:
     mirrors = mirrors_dir(settings)
     with reading(engine) as transaction:
         seen = history.seen_commits(transaction, repository.name)
@@ -83,12 +83,18 @@ def _watch_one(
     canary = history.resolve_commit(mirrors, repository, repository.canary) if repository.canary else None
     owner = owner_of(settings)
 
-    def take(transaction: Transaction) -> None:
+    def take(transaction: Transaction) -> list[str]:
         history.record(transaction, owner, repository.name, commits, now)
+        seen = history.recorded(transaction, repository.name)
+        if not seen:
+            return []
+        frozen = canary or seen[0].commit
         for cluster in inventory:
-            _ask_missing(transaction, settings, owner, cluster, repository, canary, now)
+            _ask_missing(transaction, settings, owner, cluster, repository, seen, frozen, now)
+        newest = seen[-1].commit
+        return nightly.ask_nightly(transaction, settings, owner, inventory, repository, newest, frozen, now)
 
-    transact(engine, take)
+    return transact(engine, take)
 
 
 def _ask_missing(
@@ -97,16 +103,11 @@ def _ask_missing(
     owner: Owner,
     cluster: str,
     repository: RepositorySettings,
-    canary: str | None,
+    seen: Sequence[CheckIn],
+    canary: str,
     now: Time,
 ) -> None:
     """Queue what this cluster was not asked yet: the history first, then every later check-in."""
-    seen = list(
-        transaction.scalars(select(CheckIn).where(CheckIn.repository == repository.name).order_by(CheckIn.number))
-    )
-    if not seen:
-        return
-    frozen = canary or seen[0].commit
     by_revision = {check_in.revision: check_in for check_in in seen}
     asked = {
         (purpose, revision)
@@ -123,14 +124,14 @@ def _ask_missing(
     newest_of_history = [by_revision[revision].number for purpose, revision in asked if purpose == "history"]
     if not newest_of_history:
         window = seen[-settings.farm.campaign.history :]
-        question = campaigns.history_question(repository, window, frozen)
+        question = campaigns.history_question(repository, window, canary)
         campaigns.ask(transaction, settings, owner, [cluster], question, now)
         return
     for check_in in seen:
         if check_in.number <= max(newest_of_history) or ("check-in", check_in.revision) in asked:
             continue
         parent = by_revision.get(check_in.parent_revision or "")
-        question = campaigns.check_in_question(repository, check_in, parent, frozen)
+        question = campaigns.check_in_question(repository, check_in, parent, canary)
         campaigns.ask(transaction, settings, owner, [cluster], question, now)
 
 

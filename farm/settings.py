@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scenarios import sweeps
 from scenarios.strict import read_toml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,20 @@ class ScenarioSettings:
 
 
 @dataclass(frozen=True)
+class NightlySettings:
+    """What a farm asks by itself at night (see `farm.nightly`)."""
+
+    at: str = ""  # "01:30", in UTC; empty: never
+    sweeps: tuple[str, ...] = ()  # empty: all there are
+
+    def __post_init__(self) -> None:
+        if self.at and not _TIME.fullmatch(self.at):
+            raise ValueError(f"at = {self.at!r} must be a time in UTC such as '01:30', or empty for never")
+        for name in self.sweeps:
+            sweeps.load(name)
+
+
+@dataclass(frozen=True)
 class AddressSettings:
     """Loopback ports. 0 takes a free one."""
 
@@ -71,6 +87,7 @@ class FarmFile:
     repository: tuple[RepositorySettings, ...] = ()
     scenario: tuple[ScenarioSettings, ...] = ()  # empty: all four with their defaults
     campaign: CampaignSettings = CampaignSettings()
+    nightly: NightlySettings = NightlySettings()
     addresses: AddressSettings = AddressSettings()
 
 
