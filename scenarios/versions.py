@@ -3,10 +3,11 @@
     python -m scenarios.versions check     refuse a scenario that changed and kept its version
     python -m scenarios.versions record    write down the digests of versions that are new
 
-`versions.toml` beside this file has, for each version ever used, the digest of its code: the scenario's file with
-what it imports from here, the code on hosts that does the work and reads the clocks, and the guest. Comments,
-docstrings and layout do not count. A change that touches no figure may keep the version when an A/A session
-showed it, and whoever looked at that signs for it: an entry `[[no_effect]]`, signed as `statement` says.
+`versions.toml` beside this file has, for each version ever used, the digests of its code in three parts: the
+`scenario` (its file with what it imports from here, and the defaults of what it may ask for), the code on `hosts`
+that does the work and reads the clocks, and the `guest`. Comments, docstrings and layout do not count. A change that
+touches no figure may keep the version when an A/A session showed it, and whoever looked at that signs for it: an
+entry `[[no_effect]]`, signed as `statement` says. What was recorded once may not be edited: git's history tells.
 """
 
 import ast
@@ -20,21 +21,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scenarios.registry import SCENARIOS
-from scenarios.strict import BadData, read_toml
+from scenarios.strict import BadData, parse_toml, read_toml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAMESPACE = "no-effect"
 _FILE, _SIGNERS = "scenarios/versions.toml", "scenarios/no-effect.signers"
 _TIMEOUT_S = 20
+_DIGITS = 32
+_PARTS = {"scenario": "its own code", "hosts": "the code on hosts", "guest": "the guest"}
 # what happens on hosts and where clocks are read; how plans and bundles travel decides no figure
 _ON_HOSTS = (
     *("workers/agent.py", "workers/basics.py", "workers/bench.py", "workers/heartbeats.py", "workers/processes.py"),
     "workers/operations.py",
-    *("workers/guest_image.py", "workers/guest/init.c"),
     *("workers/hypervisors/*.py", "workers/volumes/*.py", "workers/objectstores/*.py"),
 )
-# declarations and plumbing that every scenario shares
+# its kernel is Debian's: another one is another image, whose digest identifies the series
+_GUEST = ("workers/guest*.py", "workers/guest/*")
+# declarations and plumbing that every scenario shares; of these only the defaults decide a figure
 _SHARED = {"scenarios.contract", "scenarios.parameters", "scenarios.crossing", "scenarios.strict", "scenarios.recipe"}
+_DEFAULTS = ("scenarios/contract.py", "scenarios/recipe.py")
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,27 @@ class Recorded:
     """The shape of versions.toml: scenario → version → digest."""
 
     digest: dict[str, dict[str, str]] = field(default_factory=dict)
+    fixed_since: str = ""  # the commit from which on nothing recorded may be edited
     no_effect: tuple[NoEffect, ...] = ()
 
 
 def digest_of(checkout: Path, scenario: str) -> str:
-    """SHA-256 over all code that decides what the scenario's figures mean."""
-    digest = hashlib.sha256()
-    files = {path for pattern in _ON_HOSTS for path in checkout.glob(pattern)} | set(_modules(checkout, scenario))
+    """SHA-256 over each part of the code that decides what the scenario's figures mean: `part=digest …`."""
+    parts = {
+        "scenario": set(_modules(checkout, scenario)),
+        "hosts": {path for pattern in _ON_HOSTS for path in checkout.glob(pattern)},
+        "guest": {path for pattern in _GUEST for path in checkout.glob(pattern) if path.is_file()},
+    }
+    defaults = "".join(_defaults(checkout / file) for file in _DEFAULTS)
+    digests = {name: _digest(checkout, files, defaults if name == "scenario" else "") for name, files in parts.items()}
+    return " ".join(f"{name}={digest}" for name, digest in digests.items())
+
+
+def _digest(checkout: Path, files: Iterable[Path], more: str) -> str:
+    digest = hashlib.sha256(more.encode())
     for path in sorted(files):
         digest.update(f"{path.relative_to(checkout)}\0{_meaning(path)}\0".encode())
-    return digest.hexdigest()
+    return digest.hexdigest()[:_DIGITS]
 
 
 def check(recorded: Recorded, found: Mapping[str, tuple[int, str]], signers: Path) -> list[str]:
@@ -90,11 +106,42 @@ def _complaint(recorded: Recorded, name: str, version: int, digest: str, signers
             known = entry.new
     if known != digest:
         return (
-            f"{name}: its code, or the agent's or guest's, is not that of version {version} any more: raise 'version' "
+            f"{name}: {_changed_parts(known, digest)} not as in version {version} any more: raise 'version' "
             f"in scenarios/{name}.py and run 'python -m scenarios.versions record', or add a signed no_effect entry "
             f"that names the A/A session (old = {known}, new = {digest}; see scenarios/README.md)"
         )
     return None
+
+
+def _changed_parts(known: str, digest: str) -> str:
+    """Which of the parts differ, for people."""
+    differing = [part.partition("=")[0] for part in digest.split() if part not in known.split()]
+    told = [_PARTS[part] for part in differing]
+    return " and ".join(told) + (" is" if len(told) == 1 else " are")
+
+
+def rewritten(now: Recorded, then: Recorded) -> list[str]:
+    """One line for each entry that `then` had, an earlier state of the file, and that is another or gone now."""
+    return [
+        f"{name}: what was recorded for version {version} may not be edited: raise 'version' instead"
+        for name, versions in sorted(then.digest.items())
+        for version, digest in sorted(versions.items())
+        if now.digest.get(name, {}).get(version) != digest
+    ]
+
+
+def earlier(checkout: Path, since: str) -> list[Recorded]:
+    """The states of versions.toml in git's history from the commit `since` on; empty where it has no history."""
+    try:
+        commits = _git(checkout, "rev-list", f"{since}^..HEAD", "--", _FILE).split()
+        return [parse_toml(_git(checkout, "show", f"{one}:{_FILE}"), Recorded, source=_FILE) for one in commits]
+    except (OSError, subprocess.SubprocessError):  # no git, or a clone that does not go back so far
+        return []
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(checkout), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True).stdout
 
 
 def is_signed(entry: NoEffect, signers: Path) -> bool:
@@ -151,6 +198,19 @@ def _meaning(path: Path) -> str:
     return ast.dump(tree)
 
 
+def _defaults(path: Path) -> str:
+    """The values that the file's dataclasses give to fields which nobody sets."""
+    if not path.is_file():
+        return ""
+    return "".join(
+        f"{node.name}.{ast.dump(field_)}\n"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        for field_ in node.body
+        if isinstance(field_, ast.AnnAssign) and field_.value is not None
+    )
+
+
 def main(arguments: list[str]) -> int:
     """Exit status: 0 in order, 1 refused, 2 usage."""
     if arguments not in (["check"], ["record"]):
@@ -167,6 +227,8 @@ def main(arguments: list[str]) -> int:
         file.write_text(with_new_versions(file.read_text(encoding="utf-8"), recorded, found), encoding="utf-8")
         return 0
     complaints = check(recorded, found, CHECKOUT / _SIGNERS)
+    for then in earlier(CHECKOUT, recorded.fixed_since) if recorded.fixed_since else ():
+        complaints += [line for line in rewritten(recorded, then) if line not in complaints]
     for line in complaints:
         print(f"versions: {line}", file=sys.stderr)
     return 1 if complaints else 0

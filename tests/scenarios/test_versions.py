@@ -10,6 +10,7 @@ from scenarios import versions
 from scenarios.registry import SCENARIOS
 from scenarios.strict import parse_toml, read_toml
 from scenarios.versions import NoEffect, Recorded
+from tests.helpers.repositories import Repository
 
 BOOT = '"""Boot."""\nfrom scenarios.helping import wait\n\n\ndef measure():\n    """Measure."""\n    return wait(1)\n'
 
@@ -35,6 +36,8 @@ def checkout(tmp_path: Path) -> Path:
         ("workers/agent.py", "PORT = 2\n", True),
         ("workers/guest/init.c", "int main ;\n", True),
         ("workers/bundle.py", "x = 1\n", False),
+        ("scenarios/contract.py", "class Style:\n    cap_mib: int = 1\n", True),
+        ("scenarios/contract.py", "class Style:\n    cap_mib: int\n", False),
     ],
 )
 def test_what_decides_a_figure_changes_the_digest(checkout: Path, file: str, text: str, changes: bool) -> None:
@@ -43,16 +46,54 @@ def test_what_decides_a_figure_changes_the_digest(checkout: Path, file: str, tex
     assert (versions.digest_of(checkout, "boot") != before) is changes
 
 
-RECORDED = Recorded({"boot": {"1": "aaaa", "2": "bbbb"}})
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("scenarios/boot.py", "boot: its own code is not as in version 1"),
+        ("workers/agent.py", "boot: the code on hosts is not as in version 1"),
+        ("workers/guest/init.c", "boot: the guest is not as in version 1"),
+    ],
+)
+def test_a_refusal_says_what_changed(checkout: Path, file: str, told: str) -> None:
+    recorded = Recorded({"boot": {"1": versions.digest_of(checkout, "boot")}})
+    (checkout / file).write_text("x = 3\n")
+    (line,) = versions.check(recorded, {"boot": (1, versions.digest_of(checkout, "boot"))}, checkout / "signers")
+    assert line.startswith(told)
+
+
+def test_what_was_recorded_is_found_in_the_history_though_somebody_edits_it(tmp_path: Path) -> None:
+    checkout = tmp_path / "clone"
+    repository = Repository(checkout)
+    (checkout / "scenarios").mkdir()
+
+    def record(digest: str) -> str:
+        text = f'digest.boot.1 = "{digest}"\ndigest.boot.2 = "eeee"\n'
+        (checkout / "scenarios/versions.toml").write_text(text)
+        repository.git("add", "scenarios")
+        return repository.commit(digest)
+
+    record("before anything was released")
+    base = record("aaaa")
+    record("bbbb")
+    now = Recorded({"boot": {"1": "bbbb"}})
+    told = {line for then in versions.earlier(checkout, base) for line in versions.rewritten(now, then)}
+    assert told == {
+        "boot: what was recorded for version 1 may not be edited: raise 'version' instead",
+        "boot: what was recorded for version 2 may not be edited: raise 'version' instead",
+    }
+    assert versions.earlier(checkout, "0" * 40) == [], "a clone that does not go back so far"
+
+
+RECORDED = Recorded({"boot": {"1": "scenario=aaaa", "2": "scenario=bbbb"}})
 
 
 @pytest.mark.parametrize(
     ("version", "digest", "complaint"),
     [
-        (2, "bbbb", None),
-        (2, "cccc", "boot: its code, or the agent's or guest's, is not that of version 2"),
-        (1, "bbbb", "is not that of version 1"),
-        (3, "cccc", "version 3 is not in scenarios/versions.toml"),
+        (2, "scenario=bbbb", None),
+        (2, "scenario=cccc", "boot: its own code is not as in version 2"),
+        (1, "scenario=bbbb", "is not as in version 1"),
+        (3, "scenario=cccc", "version 3 is not in scenarios/versions.toml"),
     ],
 )
 def test_a_changed_scenario_is_refused(version: int, digest: str, complaint: str | None, tmp_path: Path) -> None:
@@ -74,14 +115,14 @@ def test_only_a_signers_word_lets_a_change_keep_its_version(tmp_path: Path) -> N
     key, signers = tmp_path / "key", tmp_path / "signers"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)], check=True, timeout=20)
     signers.write_text(f"ann {key.with_suffix('.pub').read_text()}")
-    entry = NoEffect("boot", 2, "bbbb", "cccc", "a variable renamed", "s17", "ann", "nothing")
+    entry = NoEffect("boot", 2, "scenario=bbbb", "scenario=cccc", "a variable renamed", "s17", "ann", "nothing")
     arguments = ["ssh-keygen", "-q", "-Y", "sign", "-f", str(key), "-n", versions.NAMESPACE]
     signed = subprocess.run(
         arguments, input=entry.statement, text=True, capture_output=True, check=True, timeout=20
     ).stdout
 
     def complaints(one: NoEffect) -> list[str]:
-        return versions.check(replace(RECORDED, no_effect=(one,)), {"boot": (2, "cccc")}, signers)
+        return versions.check(replace(RECORDED, no_effect=(one,)), {"boot": (2, "scenario=cccc")}, signers)
 
     good = replace(entry, signature=signed)
     assert complaints(good) == []
@@ -92,10 +133,10 @@ def test_only_a_signers_word_lets_a_change_keep_its_version(tmp_path: Path) -> N
         replace(good, session="s18"),
     ):
         assert "is not signed" in complaints(spoilt)[0]
-    assert "is not signed" in complaints(replace(good, new="dddd"))[0], "a signature holds for one change only"
+    assert "is not signed" in complaints(replace(good, new="scenario=dddd"))[0], "a signature holds for one change only"
     assert (
-        "is not that of version 2"
-        in versions.check(replace(RECORDED, no_effect=(good,)), {"boot": (2, "dddd")}, signers)[0]
+        "is not as in version 2"
+        in versions.check(replace(RECORDED, no_effect=(good,)), {"boot": (2, "scenario=dddd")}, signers)[0]
     )
 
 
