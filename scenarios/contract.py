@@ -66,6 +66,9 @@ class Beat:
     pages_bad: int
     disk_ok: int
     disk_bad: int
+    stall_us: int  # the longest gap of its 1 ms ticker lately; 0 while no memory is exercised
+    rtc_s: int  # seconds that its machine's real-time clock, which no pause stops, has counted
+    rtc_at_us: int  # when that last counted one, by the guest's own clock, which a pause may stop
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,7 @@ class Guest(Protocol):
 
 class Host(Protocol):
     name: str
+    zone: str  # where it stands, as a path: `us-east/room-2/rack-7`
 
     def guest(
         self, *, nonce: str, disk: Disk | None = None, workload: Workload = Workload()

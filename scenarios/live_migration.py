@@ -7,10 +7,13 @@ repeat.
 Measured: from the request until the hypervisor says it is done (`total_ms`), the downtime as the hypervisor
 tells it (`downtime_ms`), the longest silence that the observer saw around the move (`blackout_ms`: what users of
 the guest see, and the longer of the two), how many times longer that is than what the hypervisor tells
-(`blackout_per_downtime`), the memory sent and the passes over it (`sent_mib`, `passes`), and the CPU time of
-the receiving QEMU (`qemu_cpu_s`).
+(`blackout_per_downtime`), the pause as the guest felt it (`guest_stall_ms`: the longest gap of a 1 ms ticker, and
+what the guest's clock hid of it, as its machine's real-time clock shows), how far the three tales are apart
+(`downtime_disagreement`: longest ÷ shortest), the work that the guest lost from the request until it worked as
+before (`brownout_ms`, in ms of its full work), the memory sent and the passes over it (`sent_mib`, `passes`), and
+the CPU time of the receiving QEMU (`qemu_cpu_s`).
 
-Not measured: migration without a shared disk; what the guest's work loses before and after the silence.
+Not measured: what the guest's work loses when it is not memory but disk or network that it works on.
 
 The proof, over some seconds after the move: heartbeats go on, the whole of the memory and the disk are found
 to hold what was written, and the guest runs on the target alone. A clean console proves nothing. A guest that
@@ -21,16 +24,19 @@ from scenarios.contract import (
     Bench,
     Cell,
     Failed,
+    Guest,
     Host,
     Metric,
+    MigrationReport,
     MigrationStyle,
     Scenario,
     Sheet,
     Unsupported,
     Workload,
 )
+from scenarios.disturbance import brownout_ms, disagreement, guest_stall_ms
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, prove_survival, wait_until_steady
+from scenarios.survival import SETTLE_S, STEADY_S, VERIFY_S, longest_silence_s, prove_survival, wait_until_steady
 
 TIMEOUT_S = 60.0
 
@@ -43,6 +49,11 @@ class LiveMigration:
         Metric("downtime_ms", "ms", "lower", 0.5, "Downtime as the hypervisor tells it", judged=False),
         Metric("blackout_ms", "ms", "lower", 0.5, "Longest silence that an observer saw", judged=False),
         Metric("blackout_per_downtime", "ratio", "lower", 0.5, "Silence seen against downtime told", judged=False),
+        Metric("guest_stall_ms", "ms", "lower", 0.5, "Pause as the guest felt it", judged=False),
+        Metric(
+            "downtime_disagreement", "ratio", "lower", 0.5, "Longest tale of the pause against shortest", judged=False
+        ),
+        Metric("brownout_ms", "ms", "lower", 0.5, "Work lost, in time of full work", judged=False),
         Metric("sent_mib", "MiB", "lower", 0.25, "Memory sent", judged=False),
         Metric("passes", "passes", "lower", 0.5, "Passes over the memory", judged=False),
         Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMU", judged=False),
@@ -95,10 +106,24 @@ class LiveMigration:
 
         def verify() -> None:
             cell.evidence(prove_survival(bench, guest, workload, target.name, report.finished_s))
+            _record_disturbance(cell, guest, report, blackout_ms)
             guest.stop()
             disk.remove()
 
         cell.verify_later(verify, deployed=False)
+
+
+def _record_disturbance(cell: Cell, guest: Guest, report: MigrationReport, blackout_ms: float) -> None:
+    """What the guest tells; when it was proven to live on, it has told enough."""
+    beats = guest.beats(report.started_s - STEADY_S, report.finished_s + VERIFY_S)
+    stall_ms = guest_stall_ms(beats)
+    lost_ms = brownout_ms(beats, report.started_s, report.finished_s)
+    if stall_ms is not None:
+        cell.record("guest_stall_ms", stall_ms)
+    if stall_ms is not None and report.downtime_ms is not None:
+        cell.record("downtime_disagreement", disagreement(stall_ms, report.downtime_ms, blackout_ms))
+    if lost_ms is not None:
+        cell.record("brownout_ms", lost_ms)
 
 
 def _style(params: Values) -> MigrationStyle:

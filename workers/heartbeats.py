@@ -24,7 +24,7 @@ _STOP_S = 2.0
 
 @dataclass
 class _Heard:
-    """What one guest has said: `beats` are [at_s, sequence, pages_ok, pages_bad, disk_ok, disk_bad]."""
+    """What one guest has said: `beats` are the fields of a contract.Beat in their order, but for the nonce."""
 
     beats: list[list[float]] = field(default_factory=list)
     write_times: tuple[float, float, int] | None = None
@@ -80,18 +80,18 @@ class _Collector:
 
     def _note(self, datagram: bytes, at_s: float) -> None:
         words = datagram.split()
-        if len(words) != 10 or words[0] != _MARK:
+        if len(words) != 13 or words[0] != _MARK:
             return
         try:
             numbers = [int(word) for word in words[2:]]
         except ValueError:
             return
-        first_us, second_us, blocks = numbers[5:]
+        first_us, second_us, blocks = numbers[5:8]
         with self.news:
             heard = self._heard.get(words[1])
             if heard is None:
                 return
-            heard.beats.append([at_s, *numbers[:5]])
+            heard.beats.append([at_s, *numbers[:5], *numbers[8:]])
             news = len(heard.beats) == 1
             if blocks and heard.write_times is None:
                 heard.write_times = (first_us, second_us, blocks)

@@ -5,7 +5,11 @@
  * to the observer every 5 ms: one UDP datagram of text, always with the newest counters, so that a lost one
  * costs nothing but its time stamp:
  *
- *     FARM1 nonce sequence pages_ok pages_bad disk_ok disk_bad first_us second_us blocks
+ *     FARM1 nonce sequence pages_ok pages_bad disk_ok disk_bad first_us second_us blocks stall_us rtc_s rtc_at_us
+ *
+ * The last three are told while memory is exercised: the longest gap of a 1 ms ticker in the last half second or so,
+ * the seconds that the machine's real-time clock has counted, and when it last counted one by the guest's own clock.
+ * A hypervisor stops the guest's own clock with the guest; the real-time clock goes on.
  *
  * Everything it is told stands on the kernel's command line:
  *
@@ -25,12 +29,14 @@
 #include <linux/fs.h>
 #include <net/if.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/io.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -49,6 +55,10 @@ enum {
 	DISK_STEP_MS = 10,
 	DISK_BLOCKS = 32, /* at the disk's end, where the write test never comes */
 	DISK_WAIT_MS = 5000,
+	TICK_MS = 1,
+	STALL_TICKS = 250, /* the longest gap of this many ticks and of as many before them is told */
+	RTC_INDEX = 0x70,
+	RTC_DATA = 0x71,
 };
 
 static char command_line[4096];
@@ -57,6 +67,7 @@ static uint64_t nonce_word;
 
 static _Atomic uint64_t pages_ok, pages_bad, disk_ok, disk_bad;
 static _Atomic uint32_t first_us, second_us, blocks_written; /* blocks_written is set last */
+static _Atomic uint64_t stall_us, rtc_s, rtc_at_us;
 
 /* ---- small tools ------------------------------------------------------------------------------------- */
 
@@ -362,13 +373,63 @@ static void *write_test(void *argument)
 	return NULL;
 }
 
+/* ---- stalls ------------------------------------------------------------------------------------------ */
+
+/* The seconds of the minute by the machine's real-time clock, which keeps them in binary-coded decimal. */
+static int rtc_second(void)
+{
+	outb(0, RTC_INDEX);
+	int bcd = inb(RTC_DATA);
+	return (bcd >> 4) * 10 + (bcd & 15);
+}
+
+/* Count the real-time clock's seconds; a pause of the guest shows as one that is too short by its own clock. */
+static void follow_rtc(uint64_t now_us)
+{
+	static int last = -1;
+	int second = rtc_second();
+	if (second == last)
+		return;
+	if (last >= 0) {
+		rtc_at_us = now_us;
+		rtc_s += (second - last + 60) % 60;
+	}
+	last = second;
+}
+
+/* Wakes every millisecond, before all other work, and notes by how much it came too late. */
+static void *tick(void *argument)
+{
+	struct sched_param first = {.sched_priority = 1};
+	uint64_t last_us = now_ns() / 1000, longest_us = 0, before_us = 0;
+	(void)argument;
+	errno = pthread_setschedparam(pthread_self(), SCHED_FIFO, &first);
+	if (errno || ioperm(RTC_INDEX, 2, 1))
+		give_up("ticker");
+	for (int ticks = 1;; ticks++) {
+		sleep_ms(TICK_MS);
+		uint64_t now_us = now_ns() / 1000, gap_us = now_us - last_us;
+		last_us = now_us;
+		if (gap_us > longest_us)
+			longest_us = gap_us;
+		stall_us = longest_us > before_us ? longest_us : before_us;
+		if (ticks % STALL_TICKS == 0) {
+			before_us = longest_us;
+			longest_us = 0;
+		}
+		follow_rtc(now_us);
+	}
+	return NULL;
+}
+
 /* ---- heartbeats -------------------------------------------------------------------------------------- */
 
 static void beat(int network, uint64_t sequence)
 {
 	char datagram[256];
-	int length = snprintf(datagram, sizeof datagram, "FARM1 %s %lu %lu %lu %lu %lu %u %u %u", nonce, sequence,
-			      pages_ok, pages_bad, disk_ok, disk_bad, first_us, second_us, blocks_written);
+	int length = snprintf(datagram, sizeof datagram, "FARM1 %s %lu %lu %lu %lu %lu %u %u %u %lu %lu %lu", nonce,
+			      sequence, pages_ok, pages_bad, disk_ok, disk_bad, first_us, second_us, blocks_written,
+			      stall_us, rtc_s, rtc_at_us);
 	/* the network may be away for a while, as in a migration: the next heartbeat says the same */
 	send(network, datagram, length, MSG_DONTWAIT);
 }
@@ -387,11 +448,13 @@ int main(void)
 	mount_kernel_file_systems();
 	nonce = parameter("farm.nonce", nonce);
 	nonce_word = digest(nonce);
+	int exercises_disk = number("farm.disk") > 0;
+	long write_blocks = number("farm.write_blocks"), memory_mib = number("farm.memory_mib");
+	if (memory_mib > 0)
+		run(tick, NULL);
 	load_modules("/modules/network");
 	int network = open_network();
 
-	int exercises_disk = number("farm.disk") > 0;
-	long write_blocks = number("farm.write_blocks"), memory_mib = number("farm.memory_mib");
 	if (exercises_disk || write_blocks > 0) {
 		load_modules("/modules/disk");
 		open_disk();

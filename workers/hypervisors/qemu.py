@@ -177,6 +177,7 @@ class QemuHost:
 
     def __init__(self, cluster: QemuCluster, link: HostLink, revision: Revision) -> None:
         self.name = link.name
+        self.zone = link.host.zone
         self.cluster = cluster
         self.link = link
         self.revision = revision
@@ -424,9 +425,8 @@ class QemuGuest:
             time.sleep(_POLL_S)
 
     def _beat(self, beat: Sequence[float]) -> Beat:
-        at_s, *counters = beat
-        sequence, pages_ok, pages_bad, disk_ok, disk_bad = (int(counter) for counter in counters)
-        return Beat(at_s, sequence, self.nonce, pages_ok, pages_bad, disk_ok, disk_bad)
+        at_s, sequence, *counters = beat
+        return Beat(at_s, int(sequence), self.nonce, *(int(counter) for counter in counters))
 
     def _tail(self) -> str:
         """What its console tells of its end, for people."""
