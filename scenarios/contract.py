@@ -116,6 +116,30 @@ class Workload:
     write_test_blocks: int = 0
 
 
+@dataclass(frozen=True)
+class Hardware:
+    """In what a guest's hardware is to differ from what the stack's recipe says; None is as the recipe says."""
+
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    cpu: Literal["maximum", "qemu64"] | None = None  # all that the hypervisor has, or the least of all
+    machine: Literal["q35", "pc"] | None = None
+
+
+@dataclass(frozen=True)
+class Stages:
+    """When a guest's boot reached each stage, as far as anybody could see it: None where nobody could."""
+
+    requested_s: float
+    process_s: float | None  # its VMM's process was made
+    vcpu_s: float | None  # its first virtual CPU ran, says the VMM
+    running_s: float  # the hypervisor answered that it runs
+    kernel_s: float | None  # its kernel's clock began, by that clock
+    init_s: float | None  # its first process spoke on the console, as the host saw it
+    userspace_s: float | None  # its user space was ready, by the guest's clock
+    answer_s: float
+
+
 class Disk(Protocol):
     """A guest's disk that one method made."""
 
@@ -139,14 +163,11 @@ class Guest(Protocol):
     def start(self) -> float:
         """Ask the hypervisor to start it; returns the time of the request."""
 
-    def running_since_s(self) -> float:
-        """When the hypervisor answered that it runs."""
-
-    def init_at_s(self, *, timeout_s: float) -> float:
-        """When its first process spoke on the console, as the host saw it; raises Failed."""
-
     def first_answer(self, *, timeout_s: float) -> Beat:
         """Its first answer over the network; raises Failed when there is none in time."""
+
+    def stages(self) -> Stages:
+        """The ledger of its boot, once it has answered; raises Failed before."""
 
     def write_times(self, *, timeout_s: float) -> WriteTimes: ...
 
@@ -174,8 +195,16 @@ class Host(Protocol):
     zone: str  # where it stands, as a path: `us-east/room-2/rack-7`
 
     def guest(
-        self, *, nonce: str, disk: Disk | None = None, workload: Workload = Workload()
+        self,
+        *,
+        nonce: str,
+        disk: Disk | None = None,
+        workload: Workload = Workload(),
+        hardware: Hardware = Hardware(),
     ) -> AbstractContextManager[Guest]: ...
+
+    def daemon_cpu_s(self) -> float:
+        """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""
 
     def make_disk(self, method: str) -> tuple[Disk, float]:
         """Make a disk from the base image with `method`; returns it and the seconds that took.

@@ -86,6 +86,20 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def started_s(pid: int) -> float | None:
+    """When the process was made, in seconds since the machine's start, to the end of a clock tick; None when gone."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[19]) + 1) / _TICKS_PER_S
+
+
+def program_of(pid: int) -> str:
+    """The name of its program; empty when it is gone."""
+    return os.path.basename(next(iter(command_line(pid)), ""))
+
+
 def ancestry(pid: int) -> set[int]:
     """The process and all it descends from, as far as they are seen here."""
     found: set[int] = set()

@@ -84,7 +84,8 @@ def test_boot_is_measured_and_leaves_nothing(lab: Lab) -> None:
     assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)]
     values = values_of(sheet)
     assert set(values) == {metric.name for metric in boot.SCENARIO.metrics}
-    assert 0 < values["vmm_ms"] < values["init_ms"] < values["answer_ms"]
+    assert 0 < values["process_ms"] < values["vcpu_ms"] < values["kernel_ms"] < values["init_ms"] < values["answer_ms"]
+    assert values["userspace_ms"] < values["answer_ms"]
     assert values["qemu_cpu_s"] > 0
     assert lab.guests_left() == []
 
@@ -113,7 +114,7 @@ def test_a_guest_runs_where_it_was_started_until_it_is_stopped(lab: Lab) -> None
     first, second = lab.bench().hosts
     with second.guest(nonce="n") as guest:
         with pytest.raises(Failed, match="not started"):
-            guest.running_since_s()
+            guest.stages()
         guest.start()
         assert guest.found_on() == [second.name]
         guest.stop()

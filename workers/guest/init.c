@@ -11,6 +11,9 @@
  * the seconds that the machine's real-time clock has counted, and when it last counted one by the guest's own clock.
  * A hypervisor stops the guest's own clock with the guest; the real-time clock goes on.
  *
+ * After the first one it tells on the console its own clock, in µs since its kernel began, when it was ready to
+ * answer and when it had answered ("FARM-READY nonce ready answered").
+ *
  * Everything it is told stands on the kernel's command line:
  *
  *     farm.nonce=WORD                   repeated in every heartbeat: this boot and no other answers
@@ -442,6 +445,11 @@ static void beat_for_ever(int network)
 	}
 }
 
+static uint64_t now_us(void)
+{
+	return now_ns() / 1000;
+}
+
 int main(void)
 {
 	say("FARM-INIT\n");
@@ -459,8 +467,9 @@ int main(void)
 		load_modules("/modules/disk");
 		open_disk();
 	}
+	uint64_t ready_us = now_us();
 	beat(network, 0);
-	say("FARM-READY %s\n", nonce);
+	say("FARM-READY %s %lu %lu\n", nonce, ready_us, now_us());
 	if (memory_mib > 0)
 		start_memory(memory_mib, number("farm.pages_per_s"));
 	if (exercises_disk)

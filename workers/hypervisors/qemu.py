@@ -9,14 +9,25 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import libvirt
 
 from scenarios import contract
-from scenarios.contract import Beat, Disk, Failed, MigrationReport, MigrationStyle, Unsupported, Workload, WriteTimes
+from scenarios.contract import (
+    Beat,
+    Disk,
+    Failed,
+    Hardware,
+    MigrationReport,
+    MigrationStyle,
+    Stages,
+    Unsupported,
+    Workload,
+    WriteTimes,
+)
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import marks
 from workers.agent import AgentLink
@@ -25,6 +36,7 @@ from workers.hosts import base as hosts_base
 from workers.hypervisors import migration
 from workers.hypervisors.calls import ask, find, is_gone
 from workers.hypervisors.domain import DiskImage, Machine, command_line, domain_xml, with_console
+from workers.hypervisors.events import FirstRuns, listen
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 
@@ -40,8 +52,11 @@ _LOOK_EVERY_S = 5.0
 _KEPT_IMAGES = 6
 _SYSTEM_MIB = 64  # of a guest's memory: its kernel, initramfs and our program
 _IDLE = Workload()
+_AS_RECIPE = Hardware()
 _PLAIN_STYLE = MigrationStyle()
 _INIT_WORD = "FARM-INIT\r\n"
+_READY_WORD = "FARM-READY"
+_STAGE_LIMIT_S = 2.0  # what a guest did before it answered is known soon after, or not at all
 
 
 @dataclass
@@ -54,6 +69,11 @@ class HostLink:
     clock_ahead_s: float  # of the observer's
     clock_bound_s: float
     base: disks.Base
+    first_runs: FirstRuns
+
+    def observed_s(self, at_s: float) -> float:
+        """A time of the host's monotonic clock, on the observer's."""
+        return at_s - self.clock_ahead_s
 
     @property
     def name(self) -> str:
@@ -68,6 +88,11 @@ class Revision:
     disk: DiskSettings
     kernel: Path
     initrd: Path
+
+
+def with_hardware(settings: GuestSettings, hardware: Hardware) -> GuestSettings:
+    """The recipe's settings, with what is asked for otherwise. Raises ValueError for what no guest can have."""
+    return replace(settings, **{name: value for name, value in asdict(hardware).items() if value is not None})
 
 
 class QemuCluster:
@@ -86,6 +111,7 @@ class QemuCluster:
     def __enter__(self) -> "QemuCluster":
         """Raises Failed: donor where a host does not answer."""
         libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
+        listen()
         with contextlib.ExitStack() as exits:
             self.observer = exits.enter_context(self.cluster.observer.agent(self.session))
             self._observer_ahead_s, _ = self.observer.clock_offset_s()
@@ -140,7 +166,9 @@ class QemuCluster:
         connection = ask(f"connect to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: libvirt.open(host.uri))
         made = agent.call("volumes.base.make_base", timeout_s=_SEND_TIMEOUT_S, folder=str(host.work_dir), mib=BASE_MIB)
         base = disks.Base(Path(made["path"]), made["digest"])
-        return HostLink(host, agent, connection, ahead_s - self._observer_ahead_s, bound_s, base)
+        runs = ask(f"listen to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))
+        exits.callback(_stop_listening, host.name, runs)
+        return HostLink(host, agent, connection, ahead_s - self._observer_ahead_s, bound_s, base, runs)
 
     def work_dir(self, host: hosts_base.Host) -> Path:
         return host.work_dir / "sessions" / self.session
@@ -172,6 +200,11 @@ class QemuCluster:
         self._guests.remove(guest)
 
 
+def _stop_listening(name: str, runs: FirstRuns) -> None:
+    with contextlib.suppress(contract.ScenarioError):  # whoever is gone tells nothing any more
+        ask(f"stop listening to libvirt of {name}", _CALL_TIMEOUT_S, runs.stop)
+
+
 class QemuHost:
     """A host with the settings of one revision (scenarios.contract.Host)."""
 
@@ -183,18 +216,24 @@ class QemuHost:
         self.revision = revision
 
     @contextlib.contextmanager
-    def guest(self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE) -> Iterator["contract.Guest"]:
-        room_mib = self.revision.guest.memory_mib - _SYSTEM_MIB
+    def guest(
+        self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE, hardware: Hardware = _AS_RECIPE
+    ) -> Iterator["contract.Guest"]:
+        settings = with_hardware(self.revision.guest, hardware)
+        room_mib = settings.memory_mib - _SYSTEM_MIB
         if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
             raise Unsupported(
                 f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
             )
-        guest = QemuGuest(self, nonce, cast(disks.AgentDisk | None, disk), workload)
+        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload)
         guest.prepare()
         try:
             yield guest
         finally:
             guest.remove()
+
+    def daemon_cpu_s(self) -> float:
+        return float(self.link.agent.call("hypervisors.ledger.daemon_cpu_s", timeout_s=_CALL_TIMEOUT_S))
 
     def make_disk(self, method: str) -> tuple[Disk, float]:
         host, agent = self.link.host, self.link.agent
@@ -208,17 +247,27 @@ class QemuHost:
 class QemuGuest:
     """One transient domain (scenarios.contract.Guest)."""
 
-    def __init__(self, host: QemuHost, nonce: str, disk: disks.AgentDisk | None, workload: Workload) -> None:
+    def __init__(
+        self,
+        host: QemuHost,
+        settings: GuestSettings,
+        nonce: str,
+        disk: disks.AgentDisk | None,
+        workload: Workload,
+    ) -> None:
         self.cluster = host.cluster
         self.name = self.cluster.next_name()
         self.nonce = nonce
         self.address = self.cluster.next_address()
         self._revision = host.revision
+        self._settings = settings
         self._disk = disk
         self._workload = workload
         self._link = host.link
         self._domain: libvirt.virDomain | None = None
-        self._running_since_s: float | None = None
+        self._requested_s: float | None = None
+        self._running_s: float | None = None
+        self._answer: Beat | None = None
         self._init_at_s: float | None = None
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
@@ -237,14 +286,14 @@ class QemuGuest:
         xml = self.xml()
         self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
         self._init_thread.start()
-        requested_s = self.cluster.now_s()
+        self._requested_s = self.cluster.now_s()
         self._domain = ask(
             f"start guest {self.name} on {self._link.name}",
             _START_TIMEOUT_S,
             lambda: self._link.connection.createXML(xml, 0),
         )
-        self._running_since_s = self.cluster.now_s()
-        return requested_s
+        self._running_s = self.cluster.now_s()
+        return self._requested_s
 
     def stop(self) -> None:
         self._destroy(self._link)
@@ -266,25 +315,51 @@ class QemuGuest:
 
     # -- what it does -------------------------------------------------------------------------------------------
 
-    def running_since_s(self) -> float:
-        if self._running_since_s is None:
-            raise Failed("farm", f"guest {self.name} was not started")
-        return self._running_since_s
+    def first_answer(self, *, timeout_s: float) -> Beat:
+        self._answer = self._beat(self._hear("first", timeout_s, "did not answer"))
+        return self._answer
 
-    def init_at_s(self, *, timeout_s: float) -> float:
-        if self._init_thread is None:
-            raise Failed("farm", f"guest {self.name} was not started")
-        self._init_thread.join(timeout_s)
+    def stages(self) -> Stages:
+        if self._requested_s is None or self._running_s is None or self._answer is None:
+            raise Failed("farm", f"guest {self.name} was not started, or has not answered")
+        kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer)
+        return Stages(
+            requested_s=self._requested_s,
+            process_s=self._process_s(),
+            vcpu_s=self._vcpu_s(),
+            running_s=self._running_s,
+            kernel_s=kernel_s,
+            init_s=self._init_s(),
+            userspace_s=userspace_s,
+            answer_s=self._answer.at_s,
+        )
+
+    def _process_s(self) -> float | None:
+        at_s = self._ledger("started_s", guest=self.name)
+        return None if at_s is None else self._link.observed_s(at_s)
+
+    def _vcpu_s(self) -> float | None:
+        real_s = self._link.first_runs.of(self.name, _STAGE_LIMIT_S)
+        return None if real_s is None else self._link.observed_s(self._ledger("monotonic_s", real_s=real_s))
+
+    def _init_s(self) -> float | None:
+        if self._init_thread is not None:
+            self._init_thread.join(_STAGE_LIMIT_S)
         if self._init_error is not None:
             raise self._init_error
-        if self._init_at_s is None:
-            raise Failed(
-                "stack", f"guest {self.name}: its first process said nothing within {timeout_s:g} s{self._tail()}"
-            )
         return self._init_at_s
 
-    def first_answer(self, *, timeout_s: float) -> Beat:
-        return self._beat(self._hear("first", timeout_s, "did not answer"))
+    def _stages_by_its_own_clock(self, answer: Beat) -> tuple[float | None, float | None]:
+        """When its kernel's clock began and its user space was ready: that long before the answer arrived."""
+        words = f"{_READY_WORD} {self.nonce}"
+        told = self._ledger("told", path=str(self._console_path()), words=words, limit_s=_STAGE_LIMIT_S)
+        if told is None or answer.sequence != 0:  # the answer that its clock was read at was lost on its way
+            return None, None
+        ready_us, answered_us = told
+        return answer.at_s - answered_us / 1e6, answer.at_s - (answered_us - ready_us) / 1e6
+
+    def _ledger(self, operation: str, **arguments: Any) -> Any:
+        return self._link.agent.call(f"hypervisors.ledger.{operation}", timeout_s=_CALL_TIMEOUT_S, **arguments)
 
     def write_times(self, *, timeout_s: float) -> WriteTimes:
         first_us, second_us, blocks = self._hear("write_times", timeout_s, "did not end its write test")
@@ -376,7 +451,7 @@ class QemuGuest:
             ),
             bridge=host.bridge,
             console=self._console_path(),
-            settings=revision.guest,
+            settings=self._settings,
             disk_settings=revision.disk,
             disk=DiskImage(self._disk.path, self._disk.format) if self._disk is not None else None,
         )
@@ -397,7 +472,7 @@ class QemuGuest:
             self._init_error = error
             return
         if at_s is not None:
-            self._init_at_s = at_s - self._link.clock_ahead_s
+            self._init_at_s = self._link.observed_s(at_s)
 
     def _is_alive_on(self, link: HostLink) -> bool:
         return self.name in link.agent.call("basics.guests", timeout_s=_CALL_TIMEOUT_S)

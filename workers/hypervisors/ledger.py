@@ -1,0 +1,58 @@
+"""What a host can tell of a guest's boot: operations of its agent."""
+
+import re
+import time
+from pathlib import Path
+
+from workers import processes
+from workers.operations import operation
+
+_POLL_S = 0.003
+_DAEMONS = {"libvirtd", "virtqemud"}
+
+
+@operation
+def started_s(guest: str) -> float | None:
+    """When the guest's VMM process was made, on the host's monotonic clock; None when there is none.
+
+    The kernel keeps it in ticks (10 ms, mostly): this is the end of its tick.
+    """
+    pids = processes.guests().get(guest)
+    since_boot_s = processes.started_s(pids[0]) if pids else None
+    if since_boot_s is None:
+        return None
+    return since_boot_s - (time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic())
+
+
+@operation
+def monotonic_s(real_s: float) -> float:
+    """A time of the host's calendar clock, a moment ago, on its monotonic clock."""
+    return time.monotonic() - (time.time() - real_s)
+
+
+@operation
+def daemon_cpu_s() -> float:
+    """CPU seconds so far of the daemon that manages this host's guests."""
+    return sum(processes.cpu_s(pid) for pid in processes.all_pids() if processes.program_of(pid) in _DAEMONS)
+
+
+@operation
+def told(path: str, words: str, limit_s: float) -> list[int] | None:
+    """The numbers after `words` on the first whole line of a console that has them; None when not in time."""
+    deadline_s = time.monotonic() + limit_s
+    wanted = re.compile(f"{re.escape(words)}((?: [0-9]+)+)\r?")
+    while True:
+        for line in _lines(Path(path)):
+            if match := wanted.fullmatch(line):
+                return [int(number) for number in match[1].split()]
+        if time.monotonic() > deadline_s:
+            return None
+        time.sleep(_POLL_S)
+
+
+def _lines(path: Path) -> list[str]:
+    """All whole lines."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
