@@ -73,11 +73,14 @@ class Beat:
 
 @dataclass(frozen=True)
 class WriteTimes:
-    """What the guest says of its write test: medians of one pass over the same blocks, µs per write."""
+    """What the guest says of its write test: median and 99th percentile of each pass over the same blocks, µs."""
 
     first_us: float
+    first_p99_us: float
     second_us: float
-    blocks: int
+    second_p99_us: float
+    blocks: int  # written twice
+    refusal: str  # with what words the disk refused a write and ended the test, or nothing
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,16 @@ class MigrationReport:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a guest does besides answering: rewrite and check memory and disk; or the write test, once."""
+    """What a guest does besides answering: rewrite and check memory and disk; or the write test, when it is told.
+
+    `write_test_offset`: bytes by which all of the test's blocks lie after their places.
+    """
 
     memory_mib: int = 0
     pages_per_s: int = 0
     disk: bool = False
     write_test_blocks: int = 0
+    write_test_offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class Disk(Protocol):
     def prove_base_unchanged(self) -> str:
         """The base image's digest is what it was; raises WorkNotProven."""
 
-    def prove_written(self, nonce: str, blocks: int) -> str:
+    def prove_written(self, nonce: str, blocks: int, offset: int = 0) -> str:
         """The write test's blocks, read from outside, hold what the guest with this nonce wrote last."""
 
     def remove(self) -> None: ...
@@ -169,7 +176,14 @@ class Guest(Protocol):
     def stages(self) -> Stages:
         """The ledger of its boot, once it has answered; raises Failed before."""
 
-    def write_times(self, *, timeout_s: float) -> WriteTimes: ...
+    def begin_writes(self) -> None:
+        """Let its write test begin."""
+
+    def write_times(self, *, timeout_s: float) -> WriteTimes:
+        """What it reports when its write test has ended; raises Failed when it has not in time."""
+
+    def disk_read_bytes(self) -> int:
+        """What it has read from its disk so far, as the hypervisor tells."""
 
     def vmm_cpu_s(self) -> float:
         """CPU seconds of the guest's VMM process so far, on the host where it is now."""
@@ -211,6 +225,9 @@ class Host(Protocol):
 
         Raises Unsupported where the host cannot do this method.
         """
+
+    def written_bytes(self) -> int | None:
+        """Bytes ever written to the device under its disks, by anybody; None where the host does not tell."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Receives the heartbeats of guests: operations of the observer's agent.
 
 Guests send UDP datagrams of text (see `guest/init.c`). Each is stamped by the kernel as it arrives, so that a
-busy observer does not make a guest look paused. Only guests that are expected are listened to.
+busy observer does not make a guest look paused. Only guests that are expected are listened to. A guest whose write
+test is to begin gets an answer to each heartbeat until it reports the test's end: none that is lost matters.
 """
 
 import contextlib
@@ -16,7 +17,9 @@ from workers.operations import operation
 
 _SO_TIMESTAMPNS = 35  # Linux, x86 and ARM; the socket module does not name it
 _TIMESPEC = struct.Struct("ll")
-_MARK = b"FARM1"
+_BEAT, _WRITES = b"FARM1", b"FARM1-WRITES"
+_BEGIN = b"FARM1-BEGIN"
+_BEAT_NUMBERS, _WRITE_NUMBERS = 8, 6
 _DATAGRAM_BYTES = 512
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _STOP_S = 2.0
@@ -27,7 +30,8 @@ class _Heard:
     """What one guest has said: `beats` are the fields of a contract.Beat in their order, but for the nonce."""
 
     beats: list[list[float]] = field(default_factory=list)
-    write_times: tuple[float, float, int] | None = None
+    writes: list[int] | None = None  # first_us, first_p99_us, second_us, second_p99_us, blocks, errno
+    may_write: bool = False
 
 
 class _Collector:
@@ -48,6 +52,10 @@ class _Collector:
     def expect(self, nonce: str) -> None:
         with self.news:
             self._heard.setdefault(nonce.encode(), _Heard())
+
+    def begin_writes(self, nonce: str) -> None:
+        with self.news:
+            self.heard(nonce).may_write = True
 
     def forget(self, nonce: str) -> None:
         with self.news:
@@ -71,33 +79,40 @@ class _Collector:
         space = socket.CMSG_SPACE(_TIMESPEC.size)
         while True:
             try:
-                datagram, ancillary, _, _ = self._socket.recvmsg(_DATAGRAM_BYTES, space)
+                datagram, ancillary, _, sender = self._socket.recvmsg(_DATAGRAM_BYTES, space)
             except OSError:
-                datagram, ancillary = b"", []
+                datagram, ancillary, sender = b"", [], None
             if self._closed:
                 return
-            self._note(datagram, _arrival_s(ancillary))
+            if self._note(datagram, _arrival_s(ancillary)):
+                with contextlib.suppress(OSError):  # the next heartbeat is answered too
+                    self._socket.sendto(_BEGIN, sender)
 
-    def _note(self, datagram: bytes, at_s: float) -> None:
+    def _note(self, datagram: bytes, at_s: float) -> bool:
+        """Keep what a guest says; whether it is waiting for a word to begin its write test."""
         words = datagram.split()
-        if len(words) != 13 or words[0] != _MARK:
-            return
+        if len(words) < 2:
+            return False
+        kind, nonce = words[:2]
         try:
             numbers = [int(word) for word in words[2:]]
         except ValueError:
-            return
-        first_us, second_us, blocks = numbers[5:8]
+            return False
         with self.news:
-            heard = self._heard.get(words[1])
+            heard = self._heard.get(nonce)
             if heard is None:
-                return
-            heard.beats.append([at_s, *numbers[:5], *numbers[8:]])
-            news = len(heard.beats) == 1
-            if blocks and heard.write_times is None:
-                heard.write_times = (first_us, second_us, blocks)
-                news = True
+                return False
+            if kind == _BEAT and len(numbers) == _BEAT_NUMBERS:
+                heard.beats.append([at_s, *numbers])
+                news = len(heard.beats) == 1
+            elif kind == _WRITES and len(numbers) == _WRITE_NUMBERS:
+                news = heard.writes is None
+                heard.writes = numbers
+            else:
+                return False
             if news:
                 self.news.notify_all()
+            return heard.may_write and heard.writes is None
 
 
 def _arrival_s(ancillary: list[tuple[int, int, bytes]]) -> float:
@@ -169,9 +184,15 @@ def beats(port: int, nonce: str, since_s: float, until_s: float) -> list[list[fl
 
 
 @operation
-def write_times(port: int, nonce: str, limit_s: float) -> tuple[float, float, int] | None:
-    """The write test's report (first_us, second_us, blocks), as soon as it is there; None when not in time."""
+def begin_writes(port: int, nonce: str) -> None:
+    """Tell the guest to begin its write test."""
+    _collector(port).begin_writes(nonce)
+
+
+@operation
+def write_times(port: int, nonce: str, limit_s: float) -> list[int] | None:
+    """The write test's report (see `_Heard`), as soon as it is there; None when not in time."""
     collector = _collector(port)
     with collector.news:
-        collector.news.wait_for(lambda: collector.heard(nonce).write_times, limit_s)
-        return collector.heard(nonce).write_times
+        collector.news.wait_for(lambda: collector.heard(nonce).writes, limit_s)
+        return collector.heard(nonce).writes

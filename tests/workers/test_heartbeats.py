@@ -35,10 +35,11 @@ def test_heartbeats_arrive_in_order_with_their_counters(port: int, send: Send) -
     heartbeats.expect(port, "n1")
     before_s = time.monotonic()
     for sequence in range(50):
-        send(f"FARM1 n1 {sequence} {sequence * 2} 1 2 3 0 0 0 4 5 6")
+        send(f"FARM1 n1 {sequence} {sequence * 2} 1 2 3 4 5 6")
     first = heartbeats.first(port, "n1", limit_s=5)
-    send("FARM1 n1 50 100 1 2 3 11 7 128 4 5 6")
-    assert heartbeats.write_times(port, "n1", limit_s=5) == (11, 7, 128)
+    send("FARM1 n1 50 100 1 2 3 4 5 6")
+    send("FARM1-WRITES n1 11 15 7 9 128 0")
+    assert heartbeats.write_times(port, "n1", limit_s=5) == [11, 15, 7, 9, 128, 0]
     heard = heartbeats.beats(port, "n1", before_s, time.monotonic())
     assert heard[0] == first
     assert [beat[1:] for beat in heard] == [[n, n * 2, 1, 2, 3, 4, 5, 6] for n in range(51)]
@@ -54,10 +55,29 @@ def test_a_guest_that_says_nothing_is_silent(port: int) -> None:
     assert heartbeats.beats(port, "n1", 0, time.monotonic()) == []
 
 
+def test_a_guest_is_told_to_write_until_it_has_written(port: int) -> None:
+    heartbeats.expect(port, "n1")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as guest:
+        guest.settimeout(5)
+        guest.connect(("127.0.0.1", port))
+        guest.send(b"FARM1 n1 0 0 0 0 0 0 0 0")
+        assert heartbeats.first(port, "n1", limit_s=5) is not None
+        heartbeats.begin_writes(port, "n1")
+        for sequence in (b"1", b"2"):  # as if the first answer were lost
+            guest.send(b"FARM1 n1 " + sequence + b" 0 0 0 0 0 0 0")
+            assert guest.recv(100) == b"FARM1-BEGIN"
+        guest.send(b"FARM1-WRITES n1 1 1 1 1 8 0")
+        assert heartbeats.write_times(port, "n1", limit_s=5) is not None
+        guest.send(b"FARM1 n1 3 0 0 0 0 0 0 0")
+        guest.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            guest.recv(100)
+
+
 def test_only_expected_guests_are_heard(port: int, send: Send) -> None:
     heartbeats.expect(port, "mine")
-    send("FARM1 other 0 0 0 0 0 0 0 0 0 0 0")
-    send("FARM1 mine 0 0 0 0 0 0 0 0 0 0 0")
+    send("FARM1 other 0 0 0 0 0 0 0 0")
+    send("FARM1 mine 0 0 0 0 0 0 0 0")
     assert heartbeats.first(port, "mine", limit_s=5) is not None
     with pytest.raises(Failed, match="not expected"):
         heartbeats.beats(port, "other", 0, time.monotonic())
@@ -85,9 +105,10 @@ def test_noise_is_not_heard_and_stops_nothing(noise: list[bytes]) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for datagram in [
                 *noise,
-                b"FARM1 n1 x 0 0 0 0 0 0 0 0 0 0",
+                b"FARM1 n1 x 0 0 0 0 0 0 0",
                 b"FARM1 n1 1",
-                b"FARM1 n1 7 0 0 0 0 0 0 0 0 0 0",
+                b"FARM1-WRITES n1 1",
+                b"FARM1 n1 7 0 0 0 0 0 0 0",
             ]:
                 sender.sendto(datagram, ("127.0.0.1", port))
         first = heartbeats.first(port, "n1", limit_s=5)

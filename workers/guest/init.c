@@ -5,7 +5,7 @@
  * to the observer every 5 ms: one UDP datagram of text, always with the newest counters, so that a lost one
  * costs nothing but its time stamp:
  *
- *     FARM1 nonce sequence pages_ok pages_bad disk_ok disk_bad first_us second_us blocks stall_us rtc_s rtc_at_us
+ *     FARM1 nonce sequence pages_ok pages_bad disk_ok disk_bad stall_us rtc_s rtc_at_us
  *
  * The last three are told while memory is exercised: the longest gap of a 1 ms ticker in the last half second or so,
  * the seconds that the machine's real-time clock has counted, and when it last counted one by the guest's own clock.
@@ -14,6 +14,11 @@
  * After the first one it tells on the console its own clock, in µs since its kernel began, when it was ready to
  * answer and when it had answered ("FARM-READY nonce ready answered").
  *
+ * When the write test has ended, a second datagram follows each heartbeat: the median and the 99th percentile of
+ * each pass in µs, how many blocks were written twice, and the error that ended it early, or 0:
+ *
+ *     FARM1-WRITES nonce first_us first_p99_us second_us second_p99_us blocks errno
+ *
  * Everything it is told stands on the kernel's command line:
  *
  *     farm.nonce=WORD                   repeated in every heartbeat: this boot and no other answers
@@ -21,7 +26,8 @@
  *     farm.observer=A.B.C.D:PORT        where heartbeats go
  *     farm.memory_mib=N farm.pages_per_s=N   rewrite N MiB of memory at this rate, and check it all the while
  *     farm.disk=1                       write blocks of /dev/vda, and check each before it is written again
- *     farm.write_blocks=N               the write test: N blocks, twice; the medians are reported in heartbeats
+ *     farm.write_blocks=N               the write test, once the observer has sent anything: N blocks, twice
+ *     farm.write_offset=N               bytes by which all of its blocks lie after their places
  *
  * `workers/guest_image.py` builds it; `workers/heartbeats.py` and `workers/volumes/base.py` know the two formats.
  */
@@ -35,6 +41,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +76,14 @@ static const char *nonce = "none";
 static uint64_t nonce_word;
 
 static _Atomic uint64_t pages_ok, pages_bad, disk_ok, disk_bad;
-static _Atomic uint32_t first_us, second_us, blocks_written; /* blocks_written is set last */
 static _Atomic uint64_t stall_us, rtc_s, rtc_at_us;
+
+struct pass_times {
+	uint32_t median_us, p99_us;
+};
+static struct pass_times first_pass, second_pass;
+static int blocks_written, write_error;
+static atomic_bool writes_ended; /* set last */
 
 /* ---- small tools ------------------------------------------------------------------------------------- */
 
@@ -346,34 +359,63 @@ static int by_size(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-/* One pass over the write test's blocks; the median time of a write in µs. */
-static uint32_t write_pass(uint64_t pass, long blocks)
+struct write_test {
+	long blocks;
+	off_t offset;
+	int network;
+};
+
+/* One pass over the write test's blocks, up to the first that the disk refuses; how many were written. */
+static long write_pass(const struct write_test *test, uint64_t pass, struct pass_times *times)
 {
-	uint64_t *took_ns = calloc(blocks, sizeof *took_ns);
+	uint64_t *took_ns = calloc(test->blocks, sizeof *took_ns);
 	uint64_t *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
-	for (long i = 0; i < blocks; i++) {
-		fill(block, BLOCK_BYTES / 8, mix(nonce_word ^ pass << 32 ^ (uint64_t)i));
+	long done;
+	for (done = 0; done < test->blocks; done++) {
+		off_t at = test->offset + (off_t)done * WRITE_TEST_STRIDE;
+		fill(block, BLOCK_BYTES / 8, mix(nonce_word ^ pass << 32 ^ (uint64_t)done));
 		uint64_t began = now_ns();
-		if (pwrite(disk, block, BLOCK_BYTES, (off_t)i * WRITE_TEST_STRIDE) != BLOCK_BYTES)
-			give_up("write test");
-		took_ns[i] = now_ns() - began;
+		if (pwrite(disk, block, BLOCK_BYTES, at) != BLOCK_BYTES) {
+			write_error = errno ? errno : EIO;
+			break;
+		}
+		took_ns[done] = now_ns() - began;
 	}
-	qsort(took_ns, blocks, sizeof *took_ns, by_size);
-	uint32_t median_us = (took_ns[blocks / 2] + 500) / 1000;
+	qsort(took_ns, done, sizeof *took_ns, by_size);
+	if (done) {
+		times->median_us = (took_ns[done / 2] + 500) / 1000;
+		times->p99_us = (took_ns[(done * 99 + 99) / 100 - 1] + 500) / 1000;
+	}
 	free(took_ns);
 	free(block);
-	return median_us;
+	return done;
+}
+
+/* Wait until the observer sends anything; heartbeats go on meanwhile. */
+static void wait_for_word(int network)
+{
+	char word[16];
+	while (recv(network, word, sizeof word, 0) < 0)
+		sleep_ms(1); /* an observer that is away for a moment makes an error of it */
 }
 
 static void *write_test(void *argument)
 {
-	long blocks = (long)(intptr_t)argument;
-	first_us = write_pass(1, blocks);
-	second_us = write_pass(2, blocks);
+	const struct write_test *test = argument;
+	wait_for_word(test->network);
+	if (write_pass(test, 1, &first_pass) == test->blocks)
+		blocks_written = write_pass(test, 2, &second_pass);
 	if (fdatasync(disk))
-		give_up("write test's end");
-	blocks_written = blocks;
+		write_error = errno;
+	writes_ended = true;
 	return NULL;
+}
+
+static void start_write_test(int network, long blocks, off_t offset)
+{
+	struct write_test *test = calloc(1, sizeof *test);
+	*test = (struct write_test){blocks, offset, network};
+	run(write_test, test);
 }
 
 /* ---- stalls ------------------------------------------------------------------------------------------ */
@@ -430,10 +472,18 @@ static void *tick(void *argument)
 static void beat(int network, uint64_t sequence)
 {
 	char datagram[256];
-	int length = snprintf(datagram, sizeof datagram, "FARM1 %s %lu %lu %lu %lu %lu %u %u %u %lu %lu %lu", nonce,
-			      sequence, pages_ok, pages_bad, disk_ok, disk_bad, first_us, second_us, blocks_written,
-			      stall_us, rtc_s, rtc_at_us);
+	int length = snprintf(datagram, sizeof datagram, "FARM1 %s %lu %lu %lu %lu %lu %lu %lu %lu", nonce, sequence,
+			      pages_ok, pages_bad, disk_ok, disk_bad, stall_us, rtc_s, rtc_at_us);
 	/* the network may be away for a while, as in a migration: the next heartbeat says the same */
+	send(network, datagram, length, MSG_DONTWAIT);
+}
+
+static void report_writes(int network)
+{
+	char datagram[256];
+	int length = snprintf(datagram, sizeof datagram, "FARM1-WRITES %s %u %u %u %u %d %d", nonce,
+			      first_pass.median_us, first_pass.p99_us, second_pass.median_us, second_pass.p99_us,
+			      blocks_written, write_error);
 	send(network, datagram, length, MSG_DONTWAIT);
 }
 
@@ -441,6 +491,8 @@ static void beat_for_ever(int network)
 {
 	for (uint64_t sequence = 1;; sequence++) {
 		beat(network, sequence);
+		if (writes_ended)
+			report_writes(network);
 		sleep_ms(HEARTBEAT_MS);
 	}
 }
@@ -475,6 +527,6 @@ int main(void)
 	if (exercises_disk)
 		run(exercise_disk, NULL);
 	if (write_blocks > 0)
-		run(write_test, (void *)(intptr_t)write_blocks);
+		start_write_test(network, write_blocks, number("farm.write_offset"));
 	beat_for_ever(network);
 }

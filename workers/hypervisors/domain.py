@@ -18,6 +18,7 @@ BOOT_ARGUMENTS = (
 )
 
 
+DISK_TARGET = "vda"
 DOMAIN_TYPE = "qemu"  # emulation: /dev/kvm of a machine may be there and yet boot no guest
 
 
@@ -59,6 +60,7 @@ def command_line(
         told.append("farm.disk=1")
     if has_disk and workload.write_test_blocks:
         told.append(f"farm.write_blocks={workload.write_test_blocks}")
+        told += [f"farm.write_offset={workload.write_test_offset}"] if workload.write_test_offset else []
     return " ".join([BOOT_ARGUMENTS, *extra.split(), *told])
 
 
@@ -136,7 +138,7 @@ def _disk(devices: ET.Element, image: DiskImage, settings: DiskSettings) -> None
     disk = ET.SubElement(devices, "disk", type="file", device="disk")
     ET.SubElement(disk, "driver", name="qemu", type=image.format, cache=settings.cache, io=settings.io)
     ET.SubElement(disk, "source", file=str(image.path))
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "target", dev=DISK_TARGET, bus="virtio")
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -6,6 +6,7 @@ hosts as one revision's settings want them. Times are the observer's monotonic c
 
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration
 from workers.hypervisors.calls import ask, find, is_gone
-from workers.hypervisors.domain import DiskImage, Machine, command_line, domain_xml, with_console
+from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, command_line, domain_xml, with_console
 from workers.hypervisors.events import FirstRuns, listen
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
@@ -243,6 +244,11 @@ class QemuHost:
         size_kib = self.revision.disk.cluster_size_kib
         return disks.make_disk(agent, method, path, self.link.base, uid=host.guest_uid, cluster_size_kib=size_kib)
 
+    def written_bytes(self) -> int | None:
+        folder = str(self.link.host.work_dir)
+        answer = self.link.agent.call("volumes.device.written_bytes", timeout_s=_CALL_TIMEOUT_S, folder=folder)
+        return None if answer is None else int(answer)
+
 
 class QemuGuest:
     """One transient domain (scenarios.contract.Guest)."""
@@ -361,9 +367,19 @@ class QemuGuest:
     def _ledger(self, operation: str, **arguments: Any) -> Any:
         return self._link.agent.call(f"hypervisors.ledger.{operation}", timeout_s=_CALL_TIMEOUT_S, **arguments)
 
+    def begin_writes(self) -> None:
+        self.cluster.observe("begin_writes", nonce=self.nonce)
+
     def write_times(self, *, timeout_s: float) -> WriteTimes:
-        first_us, second_us, blocks = self._hear("write_times", timeout_s, "did not end its write test")
-        return WriteTimes(float(first_us), float(second_us), int(blocks))
+        heard = self._hear("write_times", timeout_s, "did not end its write test")
+        first_us, first_p99_us, second_us, second_p99_us, blocks, error = heard
+        refusal = os.strerror(int(error)) if error else ""
+        return WriteTimes(first_us, first_p99_us, second_us, second_p99_us, int(blocks), refusal)
+
+    def disk_read_bytes(self) -> int:
+        domain = self._started()
+        statistics = ask(f"ask for the reads of {self.name}", _CALL_TIMEOUT_S, lambda: domain.blockStats(DISK_TARGET))
+        return int(statistics[1])
 
     def _hear(self, operation: str, timeout_s: float, failing: str) -> Sequence[float]:
         """What the collector has heard of this guest; raises Failed(stack) when it is late, or its VMM has ended."""
@@ -403,9 +419,7 @@ class QemuGuest:
         self, target: "contract.Host", *, timeout_s: float, style: MigrationStyle = _PLAIN_STYLE
     ) -> MigrationReport:
         link = cast(QemuHost, target).link
-        domain = self._domain
-        if domain is None:
-            raise Failed("farm", f"guest {self.name} was not started")
+        domain = self._started()
         destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link)}
         parameters, flags = destination | migration.parameters_of(style), migration.flags_of(style)
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
@@ -433,6 +447,11 @@ class QemuGuest:
         return with_console(xml, link.host.console_dir / f"{self.name}.log", link.host.emulator)
 
     # -- tools --------------------------------------------------------------------------------------------------
+
+    def _started(self) -> libvirt.virDomain:
+        if self._domain is None:
+            raise Failed("farm", f"guest {self.name} was not started")
+        return self._domain
 
     def _machine(self) -> Machine:
         host, revision = self._link.host, self._revision

@@ -142,17 +142,17 @@ def bytes_in_common(one: list[Extent], other: list[Extent]) -> int:
 
 
 @operation
-def prove_written(path: str, nonce: str, blocks: int) -> str:
+def prove_written(path: str, nonce: str, blocks: int, offset: int) -> str:
     """Evidence that a raw disk holds what the write test of the guest with this nonce wrote last."""
     with Path(path).open("rb") as file:
-        return check_written(file.fileno(), nonce, blocks)
+        return check_written(file.fileno(), nonce, blocks, offset)
 
 
-def check_written(file: int, nonce: str, blocks: int) -> str:
+def check_written(file: int, nonce: str, blocks: int, offset: int) -> str:
     """Compare every block of the write test in a raw image, open for reading; raises WorkNotProven."""
     for block in range(blocks):
         wanted = test_word(nonce, _PASSES, block).to_bytes(8, "little") * (BLOCK_BYTES // 8)
-        if os.pread(file, BLOCK_BYTES, block * STRIDE_BYTES) != wanted:
+        if os.pread(file, BLOCK_BYTES, offset + block * STRIDE_BYTES) != wanted:
             raise WorkNotProven(f"block {block} of {blocks} of the write test is not what the guest wrote last")
     return f"{blocks} blocks of the write test read back from outside as the guest wrote them"
 

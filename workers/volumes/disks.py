@@ -50,9 +50,10 @@ class AgentDisk:
             return f"{self.method} disk: it has no base"
         return self._prove("volumes.base.prove_unchanged", path=str(self.base.path), digest=self.base.digest)
 
-    def prove_written(self, nonce: str, blocks: int) -> str:
+    def prove_written(self, nonce: str, blocks: int, offset: int = 0) -> str:
         where = "overlay" if self.format == "qcow2" else "base"
-        return self._prove(f"volumes.{where}.prove_written", path=str(self.path), nonce=nonce, blocks=blocks)
+        asked: dict[str, object] = {"nonce": nonce, "blocks": blocks, "offset": offset}
+        return self._prove(f"volumes.{where}.prove_written", path=str(self.path), **asked)
 
     def remove(self) -> None:
         self.agent.call("volumes.base.remove", timeout_s=_PROOF_TIMEOUT_S, path=str(self.path))

@@ -44,13 +44,13 @@ def prove_sharing(base: str, path: str) -> str:
 
 
 @operation
-def prove_written(path: str, nonce: str, blocks: int) -> str:
+def prove_written(path: str, nonce: str, blocks: int, offset: int) -> str:
     """Evidence that the image holds what the write test of the guest with this nonce wrote last."""
     with tempfile.NamedTemporaryFile(dir=Path(path).parent, prefix="written-") as raw:
         block_size = f"bs={STRIDE_BYTES}"
         _qemu_img("dd", "-f", "qcow2", "-O", "raw", block_size, f"count={blocks}", f"if={path}", f"of={raw.name}")
         with open(raw.name, "rb") as file:  # qemu-img has put another file in its place or written the same
-            return check_written(file.fileno(), nonce, blocks)
+            return check_written(file.fileno(), nonce, blocks, offset)
 
 
 def _json(command: str, path: str) -> Any:

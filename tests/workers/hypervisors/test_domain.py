@@ -67,6 +67,7 @@ def test_what_a_recipe_says_cannot_become_markup() -> None:
         (Workload(disk=True), True, ["farm.disk=1"]),
         (Workload(disk=True, write_test_blocks=8), False, []),
         (Workload(write_test_blocks=8), True, ["farm.write_blocks=8"]),
+        (Workload(write_test_blocks=8, write_test_offset=512), True, ["farm.write_blocks=8", "farm.write_offset=512"]),
     ],
 )
 def test_the_guest_is_told_its_workload(workload: Workload, has_disk: bool, told: list[str]) -> None:
