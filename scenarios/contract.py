@@ -191,8 +191,19 @@ class Guest(Protocol):
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         """Heartbeats the observer received between the two times."""
 
-    def migrate(self, target: "Host", *, timeout_s: float, style: MigrationStyle = MigrationStyle()) -> MigrationReport:
-        """Move it, live. Raises Unsupported where the hypervisor cannot do it in this style, and Failed."""
+    def migrate(
+        self,
+        target: "Host",
+        *,
+        timeout_s: float,
+        style: MigrationStyle = MigrationStyle(),
+        disk: Disk | None = None,
+    ) -> MigrationReport:
+        """Move it, live. Raises Unsupported where the hypervisor cannot do it in this style, and Failed.
+
+        `disk` was made on the target: what the guest's own disk holds is copied to it, and it is the guest's from
+        then on. Without it the target has to reach the guest's disk.
+        """
 
     def found_on(self) -> Sequence[str]:
         """Names of all hosts of the bench on which its VMM process is alive now."""

@@ -4,25 +4,18 @@ Each driver or version of one is a line in CLUSTERS. Nothing here knows which it
 which a test stands in for bad luck: a guest suspended behind the session's back.
 """
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import pytest
 
-from scenarios import boot, cow_start, live_migration, parameters, survival
-from scenarios.contract import Failed, Guest, Scenario
-from scenarios.crossing import Outcome
+from scenarios import boot, cow_start, live_migration, survival
+from scenarios.contract import Failed, Guest
 from scenarios.recipe import DiskSettings, GuestSettings
-from tests.helpers.local_clusters import FARM_HOME, libvirt_of, planned_cluster
+from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
+from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers.bench import SessionBench
-from workers.hosts.base import ClusterHosts
-from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors import migration
-from workers.hypervisors.qemu import QemuCluster
-from workers.marks import SessionMark
-from workers.sheet import Place, RoundSheet, Verification
 
 pytestmark = pytest.mark.machine
 
@@ -33,50 +26,10 @@ ATTEMPTS_TO_BREAK = 4
 BREAKING_MIB_S = 16
 
 
-@dataclass(frozen=True)
-class Lab:
-    """A session on a cluster."""
-
-    kind: str
-    session: str
-    hosts: ClusterHosts
-    qemu: QemuCluster
-
-    def bench(self, guest: GuestSettings | None = None, disk: DiskSettings | None = None) -> SessionBench:
-        hosts = self.qemu.hosts(guest or GuestSettings(), disk or DiskSettings())
-        return SessionBench(hosts, None, self.qemu.now_s)
-
-    def measure(self, scenario: Scenario, bench: SessionBench, **params: object) -> RoundSheet:
-        sheet = RoundSheet(scenario, Place(self.session, 1, 1, 1, 0, "r"))
-        with bench:
-            scenario.measure(bench, sheet, parameters.read(scenario.parameters, params))
-            Verification([sheet]).wait()
-        return sheet
-
-    def guests_left(self) -> list[str]:
-        return [name for link in self.qemu.links for name in link.agent.call("basics.guests", timeout_s=10)]
-
-
 @pytest.fixture(scope="module", params=CLUSTERS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    home = tmp_path_factory.mktemp("home")
-    (home / "cache").symlink_to(FARM_HOME / "cache")
-    cluster = LocalCluster(home, planned_cluster("contract", f"local:{request.param}"))
-    session = uuid.uuid4().hex
-    try:
-        hosts = cluster.up()
-        with SessionMark(cluster.folder, session), QemuCluster(hosts, home, session) as qemu:
-            yield Lab(request.param, session, hosts, qemu)
-    finally:
-        cluster.down()
-
-
-def values_of(sheet: RoundSheet) -> dict[str, float]:
-    return {sample.metric: sample.value for sample in sheet.samples() if sample.valid}
-
-
-def outcomes_of(sheet: RoundSheet) -> list[Outcome]:
-    return sheet.outcomes()
+    with lab_on(planned_cluster("contract", f"local:{request.param}"), tmp_path_factory.mktemp("home")) as lab:
+        yield lab
 
 
 def test_boot_is_measured_and_leaves_nothing(lab: Lab) -> None:

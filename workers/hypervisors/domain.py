@@ -98,14 +98,20 @@ def domain_xml(machine: Machine) -> str:
     return ET.tostring(domain, encoding="unicode") + "\n"
 
 
-def with_console(migratable_xml: str, console: Path, emulator: str) -> str:
-    """The XML of a running guest as another host is to take it over: there its console lies elsewhere."""
+def as_taken_over(migratable_xml: str, console: Path, emulator: str, disk: Path | None) -> str:
+    """The XML of a running guest as another host is to take it over: there its console lies elsewhere.
+
+    So does its disk where it is copied to `disk`.
+    """
     domain = ET.fromstring(migratable_xml)
     for tag in ("serial", "console"):
         for source in domain.iterfind(f"devices/{tag}[@type='file']/source"):
             source.set("path", str(console))
     for element in domain.iterfind("devices/emulator"):
         element.text = emulator
+    for source in domain.iterfind("devices/disk/source"):
+        if disk is not None:
+            source.set("file", str(disk))
     return ET.tostring(domain, encoding="unicode")
 
 

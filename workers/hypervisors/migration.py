@@ -22,8 +22,8 @@ _POLL_S = 0.01
 _ALWAYS = libvirt.VIR_MIGRATE_LIVE | libvirt.VIR_MIGRATE_PEER2PEER | libvirt.VIR_MIGRATE_UNSAFE
 
 
-def flags_of(style: MigrationStyle) -> int:
-    """Libvirt's flags for a style."""
+def flags_of(style: MigrationStyle, disk_format: str | None = None) -> int:
+    """Libvirt's flags for a style; `disk_format` is that of a disk that is copied along."""
     flags = int(_ALWAYS)
     if style.post_copy:
         flags |= libvirt.VIR_MIGRATE_POSTCOPY
@@ -33,6 +33,10 @@ def flags_of(style: MigrationStyle) -> int:
         flags |= libvirt.VIR_MIGRATE_COMPRESSED
     if style.auto_converge:
         flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
+    if disk_format == "raw":
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_DISK
+    if disk_format == "qcow2":  # an overlay: its base is there already
+        flags |= libvirt.VIR_MIGRATE_NON_SHARED_INC
     return flags
 
 

@@ -36,7 +36,7 @@ from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration
 from workers.hypervisors.calls import ask, find, is_gone
-from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, command_line, domain_xml, with_console
+from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, as_taken_over, command_line, domain_xml
 from workers.hypervisors.events import FirstRuns, listen
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
@@ -416,12 +416,18 @@ class QemuGuest:
     # -- migration ----------------------------------------------------------------------------------------------
 
     def migrate(
-        self, target: "contract.Host", *, timeout_s: float, style: MigrationStyle = _PLAIN_STYLE
+        self,
+        target: "contract.Host",
+        *,
+        timeout_s: float,
+        style: MigrationStyle = _PLAIN_STYLE,
+        disk: Disk | None = None,
     ) -> MigrationReport:
-        link = cast(QemuHost, target).link
+        link, copied_to = cast(QemuHost, target).link, cast(disks.AgentDisk | None, disk)
         domain = self._started()
-        destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link)}
-        parameters, flags = destination | migration.parameters_of(style), migration.flags_of(style)
+        destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link, copied_to)}
+        parameters = destination | migration.parameters_of(style)
+        flags = migration.flags_of(style, copied_to.format if copied_to else None)
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
         started_s = self.cluster.now_s()
         migration.run(
@@ -434,6 +440,7 @@ class QemuGuest:
         )
         finished_s = self.cluster.now_s()
         self._link = link
+        self._disk = copied_to or self._disk
         self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
         if self._domain is None:
             raise Failed("hypervisor", f"{what}: libvirt says it is done, but the guest is gone{self._tail()}")
@@ -442,9 +449,10 @@ class QemuGuest:
             raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}")
         return migration.report(started_s, finished_s, statistics)
 
-    def _xml_for(self, domain: libvirt.virDomain, link: HostLink) -> str:
+    def _xml_for(self, domain: libvirt.virDomain, link: HostLink, disk: disks.AgentDisk | None) -> str:
         xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
-        return with_console(xml, link.host.console_dir / f"{self.name}.log", link.host.emulator)
+        console = link.host.console_dir / f"{self.name}.log"
+        return as_taken_over(xml, console, link.host.emulator, disk.path if disk else None)
 
     # -- tools --------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from workers.operations import operation
 BASE_MIB = 128
 BLOCK_BYTES = 4096  # of the write test, as in guest/init.c
 STRIDE_BYTES = 64 * 1024
+JOURNAL_BYTES = 32 * BLOCK_BYTES  # at a disk's end, which guests that exercise it write all the while
 _PASSES = 2
 _SEED = 20_251_122
 _FIEMAP = 0xC020660B

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from scenarios.contract import Unsupported
 from workers.agent import AgentLink
-from workers.volumes import copy, overlay, reflink, shared
+from workers.volumes import blank, copy, overlay, reflink, shared
 
 FORMATS: Mapping[str, str] = {
     "overlay": overlay.FORMAT,
     "reflink": reflink.FORMAT,
     "copy": copy.FORMAT,
+    "blank": blank.FORMAT,
     "shared": shared.FORMAT,
 }
 SHARED_DISK_MIB = 64

@@ -12,11 +12,11 @@ from workers.hypervisors.domain import (
     BOOT_ARGUMENTS,
     DiskImage,
     Machine,
+    as_taken_over,
     command_line,
     domain_xml,
     mac_of,
     uuid_of,
-    with_console,
 )
 
 GOLDEN = Path(__file__).resolve().parents[2] / "data" / "domains"
@@ -86,9 +86,16 @@ def test_names_make_identities_of_their_own() -> None:
 
 
 def test_the_target_host_keeps_the_console_where_it_keeps_consoles() -> None:
-    moved = ET.fromstring(with_console(domain_xml(PLAIN), Path("/elsewhere/g.log"), "/opt/qemu"))
+    moved = ET.fromstring(as_taken_over(domain_xml(PLAIN), Path("/elsewhere/g.log"), "/opt/qemu", None))
     source = moved.find("devices/serial/source")
     assert source is not None
     assert source.get("path") == "/elsewhere/g.log"
     assert moved.findtext("devices/emulator") == "/opt/qemu"
     assert moved.findtext("uuid") == uuid_of(PLAIN.name)
+
+
+def test_the_target_host_has_the_disk_where_it_was_copied_to() -> None:
+    machine = replace(PLAIN, disk=DiskImage(Path("/here/g.raw"), "raw"))
+    for there, wanted in ((None, "/here/g.raw"), (Path("/there/g.raw"), "/there/g.raw")):
+        moved = ET.fromstring(as_taken_over(domain_xml(machine), Path("/elsewhere/g.log"), "/opt/qemu", there))
+        assert [source.get("file") for source in moved.iterfind("devices/disk/source")] == [wanted]

@@ -167,3 +167,17 @@ def test_without_shared_blocks_a_reflink_is_unsupported(workshop: Workshop) -> N
 def test_an_unknown_method_is_unsupported(workshop: Workshop) -> None:
     with pytest.raises(Unsupported, match="no method 'snapshot'"):
         workshop.make("snapshot")
+
+
+def test_a_disk_that_was_not_copied_whole_is_no_copy(workshop: Workshop) -> None:
+    disk = workshop.make("blank")
+    workshop.run("dd", f"if={workshop.base.path}", f"of={disk.path}", "bs=1M", "conv=notrunc")
+    journal = MIB * 1024 - volumes.JOURNAL_BYTES // 1024
+    workshop.run("dd", "if=/dev/zero", f"of={disk.path}", "bs=1K", f"seek={journal}", "count=4", "conv=notrunc")
+    assert "were copied as they were" in disk.prove_sharing()
+    workshop.run("fallocate", "--punch-hole", "--offset", "5M", "--length", "4096", disk.path)
+    with pytest.raises(WorkNotProven, match="differs in the MiB at 5 MiB"):
+        disk.prove_sharing()
+    workshop.run("cp", "--reflink=always", workshop.base.path, disk.path)
+    with pytest.raises(WorkNotProven, match="nothing was copied"):
+        disk.prove_sharing()

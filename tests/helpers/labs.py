@@ -1,0 +1,67 @@
+"""A session on a real cluster, in which scenarios are asked one by one."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios import parameters
+from scenarios.contract import Scenario, ScenarioError
+from scenarios.crossing import Outcome, PlannedCluster
+from scenarios.recipe import DiskSettings, GuestSettings
+from tests.helpers.local_clusters import FARM_HOME
+from workers.bench import SessionBench
+from workers.hosts.base import ClusterHosts
+from workers.hosts.namespaces import LocalCluster
+from workers.hypervisors.qemu import QemuCluster
+from workers.marks import SessionMark
+from workers.sheet import Place, RoundSheet, Verification
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A session on a cluster."""
+
+    session: str
+    hosts: ClusterHosts
+    qemu: QemuCluster
+
+    def bench(self, guest: GuestSettings | None = None, disk: DiskSettings | None = None) -> SessionBench:
+        hosts = self.qemu.hosts(guest or GuestSettings(), disk or DiskSettings())
+        return SessionBench(hosts, None, self.qemu.now_s)
+
+    def measure(self, scenario: Scenario, bench: SessionBench, **params: object) -> RoundSheet:
+        sheet = RoundSheet(scenario, Place(self.session, 1, 1, 1, 0, "r"))
+        with bench:
+            try:
+                scenario.measure(bench, sheet, parameters.read(scenario.parameters, params))
+            except ScenarioError as error:
+                sheet.fail(error, {})
+            Verification([sheet]).wait()
+        return sheet
+
+    def guests_left(self) -> list[str]:
+        return [name for link in self.qemu.links for name in link.agent.call("basics.guests", timeout_s=10)]
+
+
+@contextmanager
+def lab_on(planned: PlannedCluster, home: Path) -> Iterator[Lab]:
+    """In the empty folder `home`."""
+    (home / "cache").symlink_to(FARM_HOME / "cache")
+    cluster = LocalCluster(home, planned)
+    session = uuid.uuid4().hex
+    try:
+        hosts = cluster.up()
+        with SessionMark(cluster.folder, session), QemuCluster(hosts, home, session) as qemu:
+            yield Lab(session, hosts, qemu)
+    finally:
+        cluster.down()
+
+
+def values_of(sheet: RoundSheet) -> dict[str, float]:
+    return {sample.metric: sample.value for sample in sheet.samples() if sample.valid}
+
+
+def outcomes_of(sheet: RoundSheet) -> list[Outcome]:
+    return sheet.outcomes()
