@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scenarios.contract import Fault
+from scenarios.probes import ProbeName
 
 SCHEMA = 1
 
@@ -113,6 +114,22 @@ class Sample:
     warm_up: bool
     valid: bool
     void_reason: str | None
+    time: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One physical limit as it was found: a line of `limits.jsonl` in the bundle, in the unit of its kind.
+
+    `at` is a host or one of the places of `scenarios.probes`, and `to` the other end of a link. `block` is the
+    number of blocks that were measured before it.
+    """
+
+    kind: ProbeName
+    at: str
+    to: str | None
+    value: float
+    block: int
     time: str
 
 

@@ -1,4 +1,4 @@
-"""A session's bundle: samples, facts, logs and a signed manifest, packed into one file."""
+"""A session's bundle: samples, limits, facts, logs and a signed manifest, packed into one file."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from scenarios.crossing import Manifest, Sample, canonical_json, to_data
+from scenarios.crossing import Manifest, Probe, Sample, canonical_json, to_data
 
 SIGNATURE_NAMESPACE = "farm-bundle"
 _SIGN_TIMEOUT_S = 30
@@ -20,11 +20,17 @@ class BundleWriter:
         self.folder = folder
         (folder / "logs").mkdir(parents=True)
         self._samples = (folder / "samples.jsonl").open("w", encoding="utf-8")
+        self._limits = (folder / "limits.jsonl").open("w", encoding="utf-8")
 
     def add_samples(self, samples: list[Sample]) -> None:
         for sample in samples:
             self._samples.write(canonical_json(to_data(sample)) + "\n")
         self._samples.flush()
+
+    def add_probes(self, probes: list[Probe]) -> None:
+        for probe in probes:
+            self._limits.write(canonical_json(to_data(probe)) + "\n")
+        self._limits.flush()
 
     def add_log(self, name: str, text: str) -> None:
         """Keep a text under `logs/`; `name` is a plain file name."""
@@ -37,12 +43,14 @@ class BundleWriter:
     def digests(self) -> dict[str, str]:
         """SHA-256 of every file so far, by path inside the bundle."""
         self._samples.flush()
+        self._limits.flush()
         files = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
         return {str(path.relative_to(self.folder)): _sha256(path) for path in files}
 
     def seal(self, manifest: Manifest, key: Path, out: Path) -> None:
         """Write and sign the manifest, pack everything into `out` (gzipped tar), whole or not at all."""
         self._samples.close()
+        self._limits.close()
         path = self.folder / "manifest.json"
         path.write_text(canonical_json(to_data(manifest)))
         sign(path, key)

@@ -42,6 +42,7 @@ from workers.fencing import Fence
 from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.domain import DOMAIN_TYPE
 from workers.hypervisors.qemu import QemuCluster
+from workers.limits import Limits
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore
@@ -126,21 +127,33 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.payload = Payload(self.folder / "payload")
+        self.limits = Limits(
+            self.hypervisors.links,
+            self.hypervisors.observer,
+            self.hypervisors.cluster.storage,
+            folder=self.folder,
+            work_dir=self.hypervisors.work_dir,
+            log=self._log,
+        )
 
     def measure(self) -> None:
-        """Blocks of (deploy ▸ rounds ▸ verify ▸ undeploy), every revision once in each, in random order."""
+        """Blocks of (deploy ▸ rounds ▸ verify ▸ undeploy), every revision once in each, in random order.
+
+        Limits are probed before, between and after them, when nothing is measured, checked or deployed.
+        """
         ready = {planned.revision: self._build(planned) for planned in self.plan.builds}
         for error in ready.values():
             if isinstance(error, Failed) and error.fault != "stack" and not self.resolved:
                 raise error  # nothing could be built, and no revision is to blame: the session is tried again
         order = random.Random(self.plan.seed)
         for block in range(self.plan.blocks):
+            self._probe(block)
             turn = list(self.plan.builds)
             order.shuffle(turn)
             for position, planned in enumerate(turn):
                 self.fence.check(self.plan.lease)
                 self._measure_revision(planned, ready[planned.revision], block, position)
-        self._finish_round()
+        self._probe(self.plan.blocks)
 
     def facts(self) -> Facts:
         """What the cluster was during the session."""
@@ -159,6 +172,13 @@ class _Run:
             fidelity=self.fidelity,
             load=load,
         )
+
+    def _probe(self, block: int) -> None:
+        self._finish_round()
+        self._tell("probe limits")
+        with self._spending("probe"):
+            self.bundle.add_probes(self.limits.probe(block))
+        self._require_hosts()
 
     def _build(self, planned: PlannedBuild) -> builds.Build | ScenarioError:
         """The revision's build, or why it has none."""

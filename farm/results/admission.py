@@ -7,7 +7,7 @@ code that nobody has read: nothing in it is believed because it is usual.
 import datetime
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,9 +19,11 @@ from scenarios.crossing import (
     Manifest,
     Outcome,
     Plan,
+    Probe,
     Sample,
     canonical_json,
 )
+from scenarios.probes import OBSERVER, STORAGE
 from scenarios.registry import identifying_params
 from scenarios.strict import BadData, from_data
 
@@ -31,10 +33,13 @@ MANIFEST = "manifest.json"
 SIGNATURE = "manifest.json.sig"
 SAMPLES = "samples.jsonl"
 FACTS = "facts.json"
+LIMITS = "limits.jsonl"  # not in bundles of earlier releases
 _UNLISTED = (MANIFEST, SIGNATURE)  # the manifest lists all files but these
 
 MAX_SAMPLES = 200_000
 MAX_SAMPLE_BYTES = 64 << 10
+MAX_PROBES = 20_000
+MAX_PROBE_BYTES = 4 << 10
 MAX_DOCUMENT_BYTES = 8 << 20  # of manifest and facts each: what JSON makes of hostile text is 20 times as large
 _MAX_REASON_CHARACTERS = 300
 _MAX_DEPTH = 20
@@ -61,6 +66,7 @@ class Content:
     manifest: Manifest
     samples: tuple[Sample, ...]
     facts: Facts
+    probes: tuple[Probe, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,14 @@ def read_samples(text: bytes) -> tuple[Sample, ...]:
         raise Rejected(f"too large: more than {MAX_SAMPLES} samples")
     numbered = [(f"{SAMPLES}, line {number}", line) for number, line in enumerate(text.splitlines(), start=1)]
     return tuple(_shaped(_load(line, source, MAX_SAMPLE_BYTES), Sample, source) for source, line in numbered)
+
+
+def read_probes(text: bytes) -> tuple[Probe, ...]:
+    """One JSON object a line."""
+    if text.count(b"\n") > MAX_PROBES:
+        raise Rejected(f"too large: more than {MAX_PROBES} probes")
+    numbered = [(f"{LIMITS}, line {number}", line) for number, line in enumerate(text.splitlines(), start=1)]
+    return tuple(_shaped(_load(line, source, MAX_PROBE_BYTES), Probe, source) for source, line in numbered)
 
 
 def check_files(manifest: Manifest, digests: Mapping[str, str]) -> None:
@@ -153,6 +167,24 @@ def check_content(content: Content, plan: Plan, declared: Declared) -> None:
         _must(not sample.valid or _cell(sample) in measured, f"{where} is valid, but its cell is not measured")
         identity = (_cell(sample), sample.metric, sample.warm_up, placement_class(sample.hosts))
         _must(identity not in seen, f"{where} is there twice: {sample.scenario} {sample.metric} in one cell")
+        seen.add(identity)
+    _check_probes(content.probes, plan)
+
+
+def _check_probes(probes: Sequence[Probe], plan: Plan) -> None:
+    places = {host.name for host in plan.cluster.hosts} | {STORAGE, OBSERVER}
+    seen: set[object] = set()
+    for number, probe in enumerate(probes, start=1):
+        where = f"probe {number}"
+        ends = {probe.at, probe.to} - {None}
+        _must(ends <= places, f"{where}: {probe.kind} of {' and '.join(map(repr, sorted(map(str, ends))))}")
+        linked = probe.to is not None and probe.to != probe.at
+        _must(linked if probe.kind == "network" else probe.to is None, f"{where}: {probe.kind} to {probe.to!r}")
+        _must(math.isfinite(probe.value) and probe.value > 0, f"{where}: {probe.kind} is {probe.value}")
+        _must(0 <= probe.block <= plan.blocks, f"{where}: block {probe.block} is not in the plan")
+        _check_time(probe.time, where)
+        identity = (probe.kind, probe.at, probe.to, probe.block)
+        _must(identity not in seen, f"{where} is there twice: {probe.kind} at {probe.at!r} before block {probe.block}")
         seen.add(identity)
 
 

@@ -24,12 +24,12 @@ from farm.inventory import Cluster
 from farm.results import admission
 from farm.results.admission import Content, Declared, Issued, Rejected
 from farm.results.database import reading, transact
-from farm.results.identity import series_identity
+from farm.results.identity import epoch_of, series_identity
 from farm.results.signatures import check_signature
-from farm.results.tables import Bundle, OutcomeRow, SampleRow, Series, Session
+from farm.results.tables import Bundle, OutcomeRow, ProbeRow, SampleRow, Series, Session
 from farm.results.unpacking import MAX_UPLOAD_BYTES, unpack
 from farm.settings import Settings
-from scenarios.crossing import Outcome, Plan, Sample, digest_of, to_data
+from scenarios.crossing import Outcome, Plan, Probe, Sample, digest_of, to_data
 from scenarios.registry import SCENARIOS
 from scenarios.strict import from_data
 
@@ -96,7 +96,10 @@ def _read(
     )
     admission.check_files(manifest, digests)
     samples = admission.read_samples((folder / admission.SAMPLES).read_bytes())
-    return Content(manifest, samples, admission.read_facts((folder / admission.FACTS).read_bytes()))
+    facts = admission.read_facts((folder / admission.FACTS).read_bytes())
+    limits = folder / admission.LIMITS
+    probes = admission.read_probes(limits.read_bytes()) if admission.LIMITS in digests else ()
+    return Content(manifest, samples, facts, probes)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,8 @@ class _Storing:
             identity = series_identity(session, plan, self.content.facts, sample)
             transaction.add(_sample_row(sample, series.number(identity), _owner(session)))
         transaction.add_all([_outcome_row(outcome, session) for outcome in manifest.outcomes])
+        epoch = epoch_of(self.content.facts)
+        transaction.add_all([_probe_row(probe, session, epoch) for probe in self.content.probes])
         session.state = "done"
         session.finished_at = self.now
         session.message = session.fault = None
@@ -235,6 +240,21 @@ def _sample_row(sample: Sample, series: int, owner: Mapping[str, str]) -> Sample
 
 def _outcome_row(outcome: Outcome, session: Session) -> OutcomeRow:
     return OutcomeRow(session=session.id, cluster=session.cluster, **to_data(outcome), **_owner(session))
+
+
+def _probe_row(probe: Probe, session: Session, epoch: str) -> ProbeRow:
+    return ProbeRow(
+        session=session.id,
+        cluster=session.cluster,
+        epoch=epoch,
+        kind=probe.kind,
+        at=probe.at,
+        to=probe.to,
+        value=probe.value,
+        block=probe.block,
+        taken_at=datetime.datetime.fromisoformat(probe.time),
+        **_owner(session),
+    )
 
 
 def _owner(session: Session) -> dict[str, str]:

@@ -24,6 +24,7 @@ from farm.results.tables import (
     Finding,
     OutcomeRow,
     Owned,
+    ProbeRow,
     SampleRow,
     Series,
     Session,
@@ -180,6 +181,12 @@ def outcomes(
         OutcomeRow.revision: revision,
     }
     return _rows(engine, _narrow(query, wanted))
+
+
+def probes(engine: Engine, scope: Scope) -> list[ProbeRow]:
+    """Physical limits as accepted bundles brought them, in the order in which they were found."""
+    query = select(ProbeRow).where(_visible(scope, ProbeRow, ProbeRow.cluster))
+    return _rows(engine, query.order_by(ProbeRow.taken_at, ProbeRow.id))
 
 
 def bundles(engine: Engine, scope: Scope, *, session: str | None = None) -> list[Bundle]:

@@ -202,6 +202,27 @@ class OutcomeRow(Owned, Base):
     evidence: Mapped[list[Any]]
 
 
+class ProbeRow(Owned, Base):
+    """One physical limit as a session found it between its blocks, in the unit of its kind (scenarios.probes)."""
+
+    __tablename__ = "probe"
+    __table_args__ = (
+        UniqueConstraint("session", "kind", "at", "to", "block"),
+        Index("probe_of_cluster", "cluster", "epoch"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    session: Mapped[str] = mapped_column(ForeignKey("session.id"), index=True)
+    cluster: Mapped[str] = mapped_column(String(64))
+    epoch: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(16))
+    at: Mapped[str] = mapped_column(String(64))
+    to: Mapped[str | None] = mapped_column(String(64))  # the other end of a link
+    value: Mapped[float]
+    block: Mapped[int]  # how many were measured before it
+    taken_at: Mapped[datetime.datetime]
+
+
 class Analysis(Base):
     """One run of the judgement. Superseded, never rewritten: pages read the newest of each scope."""
 

@@ -30,6 +30,7 @@ from scenarios.crossing import (
     PlannedCluster,
     PlannedHost,
     PlannedScenario,
+    Probe,
     ResolvedBuild,
     Role,
     Sample,
@@ -113,6 +114,7 @@ class Draft:
                     figure = value(revision, planned.name, metric.name, block)
                     self.samples.append(to_data(_a_sample(plan, revision, planned, block, metric, figure)))
         self.facts: dict[str, Any] = to_data(_some_facts(plan))
+        self.probes: list[dict[str, Any]] = [to_data(probe) for probe in _some_probes(plan)]
         self.logs: dict[str, bytes] = {"logs/session.log": b"all went well\n"}
         self.manifest: dict[str, Any] = to_data(_a_manifest(plan, outcomes))
         self.lines: list[bytes] | None = None  # instead of `samples`
@@ -130,6 +132,7 @@ class Draft:
         files = {
             "samples.jsonl": b"".join(line + b"\n" for line in lines),
             "facts.json": json.dumps(self.facts).encode(),
+            "limits.jsonl": b"".join(json.dumps(probe).encode() + b"\n" for probe in self.probes),
             **self.logs,
         }
         listed = {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
@@ -205,6 +208,13 @@ def _some_facts(plan: Plan) -> Facts:
         fidelity=FidelityFact("emulated", ["domain type qemu"]),
         load={"before": 0.5},
     )
+
+
+def _some_probes(plan: Plan) -> list[Probe]:
+    host = plan.cluster.hosts[0].name
+    ends = (0, plan.blocks)
+    disks = [Probe("disk write", host, None, 900.0 + block, block, "2026-01-01T00:00:00+00:00") for block in ends]
+    return [*disks, Probe("network", "observer", "storage", 1500.0, 0, "2026-01-01T00:00:00+00:00")]
 
 
 def _a_manifest(plan: Plan, outcomes: list[Outcome]) -> Manifest:

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select
 from farm.inventory import Cluster, load_inventory
 from farm.results.database import open_database, reading, transact
 from farm.results.ingest import IngestResult, ingest
-from farm.results.tables import Base, Bundle, OutcomeRow, SampleRow, Series, Session
+from farm.results.tables import Base, Bundle, OutcomeRow, ProbeRow, SampleRow, Series, Session
 from farm.settings import CHECKOUT, FarmFile, Settings
 from scenarios.crossing import Plan, digest_of, to_data
 from tests.helpers.bundles import DECLARED, Draft, make_key
@@ -55,7 +55,8 @@ class Farmhouse:
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
         """Everything that ingest writes, without the numbers that the database gives out."""
-        return {table.__tablename__: self._rows_of(table) for table in (Session, Bundle, Series, SampleRow, OutcomeRow)}
+        tables = (Session, Bundle, Series, SampleRow, OutcomeRow, ProbeRow)
+        return {table.__tablename__: self._rows_of(table) for table in tables}
 
     def _rows_of(self, table: type[Base]) -> list[dict[str, Any]]:
         with reading(self.engine) as transaction:

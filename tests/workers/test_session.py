@@ -135,7 +135,7 @@ def test_a_check_in_that_cannot_be_built_is_the_stacks_fault_and_costs_the_other
     assert {s["revision"] for s in samples} == {worker.good.revision}
     assert {s["block"] for s in samples} == {0, 1}
     assert all(s["valid"] and s["value"] > 0 for s in samples)
-    assert {"facts.json", "manifest.json.sig", "logs/session.log"} <= names
+    assert {"facts.json", "limits.jsonl", "manifest.json.sig", "logs/session.log"} <= names
     assert not marked(plan.session)
 
 

@@ -30,6 +30,10 @@ def first_outcome(**changes: Any) -> Callable[[Draft], None]:
     return lambda draft: draft.manifest["outcomes"][0].update(changes)
 
 
+def first_probe(**changes: Any) -> Callable[[Draft], None]:
+    return lambda draft: draft.probes[0].update(changes)
+
+
 def manifest(**changes: Any) -> Callable[[Draft], None]:
     return lambda draft: draft.manifest.update(changes)
 
@@ -195,6 +199,18 @@ REJECTED: dict[str, tuple[Callable[[Draft], Any], str]] = {
     "two fidelities": (manifest(fidelity="hardware"), "fidelity is hardware in the manifest and emulated in the facts"),
     "unknown fidelity": (manifest(fidelity="splendid"), "fidelity is 'splendid', not one of"),
     "nested facts": (facts(load={"deep": nested(30)}), "facts.json: nested more than 20 deep"),
+    # limits
+    "unknown limit": (first_probe(kind="joy"), "limits.jsonl, line 1: kind is 'joy', not one of"),
+    "limit off the schema": (first_probe(unit="GiB/s"), "limits.jsonl, line 1: unit is unknown"),
+    "limit of nothing": (first_probe(value=0), "probe 1: disk write is 0"),
+    "endless limit": (first_probe(value=float("inf")), "Infinity is not JSON"),
+    "limit of a foreign host": (first_probe(at="h9"), "probe 1: disk write of 'h9'"),
+    "disk with two ends": (first_probe(to="h2"), "probe 1: disk write to 'h2'"),
+    "link with one end": (first_probe(kind="network"), "probe 1: network to None"),
+    "link to itself": (first_probe(kind="network", to="h1"), "probe 1: network to 'h1'"),
+    "limit after the last block": (first_probe(block=3), "probe 1: block 3 is not in the plan"),
+    "limit at no time": (first_probe(time="noon"), "probe 1: 'noon' is not a time"),
+    "a limit twice": (lambda draft: draft.probes.append(draft.probes[0]), "probe 4 is there twice: disk write at 'h1'"),
     "no time of start": (manifest(started="early"), "started: 'early' is not a time"),
 }
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sqlalchemy import event
 
 from farm.results.database import transact
-from farm.results.tables import Bundle, OutcomeRow, SampleRow, Series, Session
-from scenarios.crossing import Facts, Manifest, Plan, Sample, digest_of
+from farm.results.tables import Bundle, OutcomeRow, ProbeRow, SampleRow, Series, Session
+from scenarios.crossing import Facts, Manifest, Plan, Probe, Sample, digest_of
 from scenarios.strict import from_data
 from tests.helpers.bundles import CANARY, PARENT, SUBJECT, Draft, a_build, a_plan
 from tests.helpers.farmhouse import NOON, Farmhouse
@@ -35,11 +35,16 @@ def test_accepted_bundle_is_there_with_all_its_rows_and_files(farmhouse: Farmhou
     assert len(rows["sample"]) == 3 * 2 * 3  # revisions, blocks, metrics
     assert len(rows["outcome"]) == 3 * 2 * 2  # revisions, blocks, scenarios
     assert len(rows["series"]) == 3
+    assert {(row["kind"], row["at"], row["to"], row["value"], row["block"]) for row in rows["probe"]} == {
+        ("disk write", "h1", None, 900.0, 0),
+        ("disk write", "h1", None, 902.0, 2),
+        ("network", "observer", "storage", 1500.0, 0),
+    }
     assert [(row["state"], row["finished_at"]) for row in rows["session"]] == [("done", NOON)]
     assert [row["accepted"] for row in rows["bundle"]] == [True]
     unpacked = farmhouse.settings.bundles_dir / "s1-1"
     assert sorted(str(path.relative_to(unpacked)) for path in unpacked.rglob("*") if path.is_file()) == [
-        *("facts.json", "logs/session.log", "manifest.json", "manifest.json.sig", "samples.jsonl"),
+        *("facts.json", "limits.jsonl", "logs/session.log", "manifest.json", "manifest.json.sig", "samples.jsonl"),
     ]
     assert (unpacked / "logs/session.log").read_bytes() == b"all went well\n"
 
@@ -148,11 +153,13 @@ def test_bundle_of_the_worker_s_own_making_is_taken_in(farmhouse: Farmhouse, pla
 
     assert farmhouse.ingest(file).reason is None
     assert len(farmhouse.rows()["sample"]) == len(draft.samples)
+    assert len(farmhouse.rows()["probe"]) == len(draft.probes)
 
 
 def seal_as_worker(farmhouse: Farmhouse, draft: Draft) -> Path:
     writer = BundleWriter(farmhouse.settings.home / "bundle")
     writer.add_samples([from_data(sample, Sample, source="draft") for sample in draft.samples])
+    writer.add_probes([from_data(probe, Probe, source="draft") for probe in draft.probes])
     writer.add_facts(from_data(draft.facts, Facts, source="draft"))
     writer.add_log("session.log", "all went well")
     manifest = from_data({**draft.manifest, "files": writer.digests()}, Manifest, source="draft")
@@ -257,7 +264,7 @@ def forget(farmhouse: Farmhouse) -> None:
     """Put the session back to where it was before any bundle came."""
 
     def undo(transaction: Any) -> None:
-        for table in (SampleRow, OutcomeRow, Series, Bundle):
+        for table in (SampleRow, OutcomeRow, ProbeRow, Series, Bundle):
             transaction.query(table).delete()
         transaction.query(Session).update({"state": "running", "finished_at": None})
 

@@ -244,6 +244,7 @@ def everything_shown(farmhouse: Farmhouse, scope: Scope) -> str:
         queries.sessions(engine, scope),
         queries.outcomes(engine, scope),
         queries.bundles(engine, scope),
+        queries.probes(engine, scope),
         queries.comparisons(engine, scope),
         queries.findings(engine, scope),
         [found for found in (queries.session(engine, scope, name) for name in ("secret", "kept")) if found],

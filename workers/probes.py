@@ -1,0 +1,188 @@
+"""Probes of one machine's physical limits: operations of its agent, each bounded in time.
+
+They are fio's and iperf3's work in the standard library, so that nothing has to be installed on a lent host:
+direct I/O by several threads, and bytes over several TCP connections.
+"""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import random
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from scenarios.contract import Failed
+from workers.operations import operation
+
+_MIB = 1 << 20
+_FILE_MIB = 128
+_DEPTH = 4  # blocks under way at once
+_FLUSH_BYTES = 4096
+_COPY_MIB = 64  # more than any cache holds of it twice
+_CHUNK_BYTES = 256 << 10
+_ACCEPT_TIMEOUT_S = 5.0
+_START_TIMEOUT_S = 10.0
+_CLONE_NEWNET = 0x40000000
+
+_listening: dict[int, socket.socket] = {}
+
+Move = Callable[[int, list[mmap.mmap], int], int]
+
+
+@operation
+def disk(path: str, limit_s: float) -> dict[str, float]:
+    """What the file system of `path`, a file made for this, can do: `disk write`, `flush`, `disk read`.
+
+    Passes over the file are made for `limit_s` each way, and the best one counts. Every block is moved once a pass
+    and a pass of writes ends with its flush, so that nothing is left in a cache to be written over.
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
+        try:
+            written = _best_pass(descriptor, os.pwritev, limit_s)
+            flush_us = _flush_us(file, limit_s)
+            return {"disk write": written, "flush": flush_us, "disk read": _best_pass(descriptor, os.preadv, limit_s)}
+        finally:
+            os.close(descriptor)
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _best_pass(descriptor: int, move: Move, limit_s: float) -> float:
+    """MiB/s. A pass that is cut short by the time counts only when there is no other."""
+    until_s = time.monotonic() + limit_s
+    speeds: list[float] = []
+    while time.monotonic() < until_s:
+        moved_mib, took_s = _pass(descriptor, move, until_s)
+        if moved_mib == _FILE_MIB or not speeds:
+            speeds.append(moved_mib / took_s)
+    return max(speeds)
+
+
+def _pass(descriptor: int, move: Move, until_s: float) -> tuple[int, float]:
+    """Each block of the file once, several at a time, and what is written flushed: MiB moved, and the time it took."""
+
+    def lane(number: int) -> int:
+        with mmap.mmap(-1, _MIB) as block:  # direct I/O wants memory that begins with a page
+            block.write(random.randbytes(_MIB))
+            start.wait(_START_TIMEOUT_S)
+            moved = 0
+            for place in range(number, _FILE_MIB, _DEPTH):
+                if moved and time.monotonic() > until_s:
+                    break
+                moved += move(descriptor, [block], place * _MIB)
+            return moved
+
+    start = threading.Barrier(_DEPTH + 1)
+    with ThreadPoolExecutor(_DEPTH) as pool:
+        lanes = [pool.submit(lane, number) for number in range(_DEPTH)]
+        start.wait(_START_TIMEOUT_S)
+        began = time.monotonic()
+        moved = sum(one.result() for one in lanes)
+        os.fdatasync(descriptor)
+        return moved // _MIB, time.monotonic() - began
+
+
+def _flush_us(file: Path, limit_s: float) -> float:
+    block = random.randbytes(_FLUSH_BYTES)
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        until_s = time.monotonic() + limit_s
+        times: list[float] = []
+        while time.monotonic() < until_s or not times:
+            place = len(times) * _FLUSH_BYTES % (_FILE_MIB * _MIB)
+            began = time.monotonic()
+            os.pwrite(descriptor, block, place)
+            os.fdatasync(descriptor)
+            times.append(time.monotonic() - began)
+        return statistics.median(times) * 1e6
+    finally:
+        os.close(descriptor)
+
+
+@operation
+def memory_copy(limit_s: float) -> float:
+    """MiB/s of the fastest copy."""
+    source, target = memoryview(bytearray(random.randbytes(_MIB) * _COPY_MIB)), memoryview(bytearray(_COPY_MIB * _MIB))
+    until_s = time.monotonic() + limit_s
+    fastest_s = float("inf")
+    while time.monotonic() < until_s or fastest_s == float("inf"):
+        began = time.monotonic()
+        target[:] = source
+        fastest_s = min(fastest_s, time.monotonic() - began)
+    return _COPY_MIB / fastest_s
+
+
+@operation
+def listen(address: str, namespace: str | None = None) -> int:
+    """The port on which `receive` will wait; in the network namespace behind the path, if one is given."""
+    if namespace is not None:
+        _enter_network(namespace)  # of this request's thread alone
+    waiting = socket.create_server((address, 0))
+    port = int(waiting.getsockname()[1])
+    _listening[port] = waiting
+    return port
+
+
+@operation
+def receive(port: int, connections: int, limit_s: float) -> float:
+    """MiB/s of all connections together, from the first of them until the last has ended."""
+    with _listening.pop(port) as waiting, ThreadPoolExecutor(connections) as pool:
+        waiting.settimeout(_ACCEPT_TIMEOUT_S)
+        until_s = time.monotonic() + limit_s
+        try:
+            taken = [waiting.accept()[0] for _ in range(connections)]
+        except TimeoutError:
+            raise Failed("donor", "nobody reached the other end of the link") from None
+        began = time.monotonic()
+        received = sum(pool.map(lambda one: _drain(one, until_s), taken))
+        return received / _MIB / (time.monotonic() - began)
+
+
+def _drain(connection: socket.socket, until_s: float) -> int:
+    buffer, received = bytearray(_CHUNK_BYTES), 0
+    with connection, contextlib.suppress(TimeoutError):
+        while time.monotonic() < until_s:
+            connection.settimeout(max(0.01, until_s - time.monotonic()))
+            got = connection.recv_into(buffer)
+            if got == 0:
+                break
+            received += got
+    return received
+
+
+@operation
+def send(address: str, port: int, connections: int, limit_s: float) -> None:
+    """Send as fast as it goes for `limit_s`, over several connections at once."""
+    with contextlib.ExitStack() as exits:
+        opened = [
+            exits.enter_context(socket.create_connection((address, port), timeout=_ACCEPT_TIMEOUT_S))
+            for _ in range(connections)
+        ]
+        until_s = time.monotonic() + limit_s
+        with ThreadPoolExecutor(connections) as pool:
+            list(pool.map(lambda one: _fill(one, until_s), opened))
+
+
+def _fill(connection: socket.socket, until_s: float) -> None:
+    data = bytes(_CHUNK_BYTES)
+    with contextlib.suppress(ConnectionError):  # the other end has had its time
+        while time.monotonic() < until_s:
+            connection.sendall(data)
+
+
+def _enter_network(namespace: str) -> None:
+    descriptor = os.open(namespace, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(descriptor, _CLONE_NEWNET) != 0:
+            raise OSError(ctypes.get_errno(), f"cannot enter {namespace}")
+    finally:
+        os.close(descriptor)
