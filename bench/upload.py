@@ -22,12 +22,12 @@ from workers.builds import Build, resolve
 from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
+from workers.objectstores.styles import CONTAINER
 from workers.objectstores.swift import SwiftStore
-from workers.objectstores.swift_client import CONTAINER
 from workers.stacks.swift import Deployment, deploy
 
 PAIRS = 12
-SEGMENT_MIB, PARALLEL = 32, 4
+SIZE_MIB, SEGMENT_MIB, PARALLEL = 256, 32, 4
 LOWEST_RATIO = 0.9
 UPLOAD_TIMEOUT_S = 240.0
 
@@ -53,7 +53,7 @@ def measure(home: Path, pairs: int) -> list[tuple[float, float]]:
         cluster = local.up()
         mark = SessionMark(cluster.folder, f"bench-{secrets.token_hex(6)}")
         with mark, cluster.observer.agent(mark.session) as observer:
-            payload = Payload(mark.folder / "payload")
+            payload = Payload(mark.folder / "payload", SIZE_MIB)
             run_dir, software = mark.folder / "deployment", home / "cache" / "software"
             build = _example_build(home)
             with deploy(build, cluster.storage, lease=mark.session, run_dir=run_dir, software=software) as deployment:
@@ -76,7 +76,7 @@ def _interleave(
     order = random.Random()
 
     def ours(name: str) -> float:
-        return store.upload_segments(name, segment_mib=SEGMENT_MIB, parallel=PARALLEL).total_s
+        return store.upload_segments(name, size_mib=SIZE_MIB, segment_mib=SEGMENT_MIB, parallel=PARALLEL).total_s
 
     def theirs(name: str) -> float:
         arguments = [f"http://{deployment.address}:{deployment.port}", deployment.user, deployment.password, name]

@@ -1,21 +1,39 @@
 """How fast is a large object stored, in one piece and as segments sent in parallel?
 
-Measured: from the first byte sent until the store says that the object is there with the right length and digest;
-256 MiB of random bytes, from a place on the test network that is no host. `single` is one PUT; `segments` are parts
-sent over several connections at once, then a manifest that makes them one object (a static large object). Beside it
-the CPU seconds of all server processes meanwhile, how much longer the slowest segment took than the middle one, and how
-much faster segments were than the single PUT in the same round.
+Measured: from the first byte sent until the store says that the object is there with the right length and digest, from
+a place on the test network that is no host. `single` is one PUT; `segments` are parts sent over several connections at
+once, then what makes them one object: a manifest (static large object), a prefix whose listing is read (dynamic large
+object), or the end of a multipart upload over S3. Beside it the CPU seconds of all server processes meanwhile and what
+the client itself took, the manifest alone, how long until the first byte can be read, how much longer the slowest
+segment took than the middle one, how evenly the disks share the bytes, and how much faster segments were than the
+single PUT in the same round. What the store cannot answer now is sent again, at most twice; the log tells of it.
 
-Not measured: logging in, making the payload, reading it back, deleting; any network but the cluster's test network.
+Not measured: logging in, beginning an S3 upload, making the payload, reading it back, deleting; any network but the
+cluster's test network.
 
 Proof: the object read back has the payload's SHA-256; every piece lies on as many distinct disks as the stack has
-replicas, found on the disks themselves, with all its blocks and the bytes that were sent.
+replicas, found on the disks themselves, with all its blocks and the bytes that were sent: random ones.
 """
 
 import statistics
+from typing import cast
 
-from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Scenario, Sheet, UploadReport
-from scenarios.parameters import Number, Parameter, Values, number
+from scenarios.contract import (
+    Bench,
+    Cell,
+    Failed,
+    Metric,
+    ObjectStore,
+    PlacedBy,
+    Scenario,
+    Sheet,
+    UploadReport,
+    UploadStyle,
+)
+from scenarios.parameters import Choice, Number, Parameter, Values, number, word
+
+# Beyond this an object is checked and removed at once: the disks have no room for all of a round's
+_KEPT_MIB = 256
 
 
 class ChunkedUpload:
@@ -26,49 +44,79 @@ class ChunkedUpload:
         Metric("server_cpu_s", "s", "lower", 0.1, "CPU time of all servers"),
         Metric("slowest_segment_ratio", "ratio", "lower", 0.5, "Slowest segment against the middle one", judged=False),
         Metric("speedup", "ratio", "higher", 0.3, "Segments against a single PUT", judged=False),
+        Metric("manifest_s", "s", "lower", 0.3, "Making segments one object", judged=False),
+        Metric("readable_s", "s", "lower", 0.3, "Until the first byte can be read", judged=False),
+        Metric("distinct_disks", "disks", "higher", 0.1, "Disks that hold a part of it", judged=False),
+        Metric("load_skew", "ratio", "lower", 0.1, "Fullest disk against the mean", judged=False),
+        Metric("client_cpu_s", "s", "lower", 0.3, "CPU time of the client", judged=False),
+        Metric("client_memory_mib", "MiB", "lower", 0.3, "Memory of the client at its highest", judged=False),
     )
     parameters: tuple[Parameter, ...] = (
+        Number("size_mib", 256, 1, 512 << 10, "MiB", "the size of the object"),
         Number("segment_mib", 32, 1, 5120, "MiB", "the size of one segment"),
         Number("parallel", 4, 1, 64, "connections", "how many segments are sent at once"),
+        Choice("style", "slo", ("slo", "dlo", "s3"), "static or dynamic large object, or multipart upload over S3"),
+        Choice("placed_by", "hash", ("hash", "ring"), "names as they come, or chosen so that disks share the load"),
     )
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
-        segment_mib, parallel = number(params, "segment_mib"), number(params, "parallel")
+        size_mib, style = number(params, "size_mib"), cast(UploadStyle, word(params, "style"))
         store = bench.store
         if store is None:
             raise Failed("farm", "the session deployed no object store")
         single_s: float | None = None
         with sheet.cell(hosts={}, shape="single") as cell:
-            report = store.upload_single(f"single-{bench.nonce()}")
+            report = store.upload_single(f"single-{bench.nonce()}", size_mib=size_mib, style=style)
             single_s = report.total_s
-            _record(cell, store, report)
+            _record(cell, store, report, size_mib)
         with sheet.cell(hosts={}, shape="segments") as cell:
-            name = f"segments-{bench.nonce()}"
-            report = store.upload_segments(name, segment_mib=segment_mib, parallel=parallel)
-            _record(cell, store, report)
+            report = store.upload_segments(
+                f"segments-{bench.nonce()}",
+                size_mib=size_mib,
+                segment_mib=number(params, "segment_mib"),
+                parallel=number(params, "parallel"),
+                style=style,
+                placed_by=cast(PlacedBy, word(params, "placed_by")),
+            )
             cell.record("slowest_segment_ratio", max(report.segment_s) / statistics.median(report.segment_s))
+            cell.record("manifest_s", report.manifest_s)
             if single_s is not None:
                 cell.record("speedup", single_s / report.total_s)
+            _record(cell, store, report, size_mib)
 
 
-def _record(cell: Cell, store: ObjectStore, report: UploadReport) -> None:
-    cell.verify_later(lambda: _verify(cell, store, report.name))
-    cell.record("goodput_mib_s", store.payload_mib / report.total_s)
+def _record(cell: Cell, store: ObjectStore, report: UploadReport, size_mib: int) -> None:
+    cell.record("goodput_mib_s", size_mib / report.total_s)
     cell.record("server_cpu_s", report.server_cpu_s)
+    cell.record("readable_s", report.readable_s)
+    cell.record("client_cpu_s", report.client_cpu_s)
+    cell.record("client_memory_mib", report.client_memory_mib)
+    if report.retries:
+        cell.evidence(f"{report.name}: {report.retries} requests had to be sent again")
+    if size_mib > _KEPT_MIB:
+        _verify(cell, store, report.name, size_mib)
+    else:
+        cell.verify_later(lambda: _verify(cell, store, report.name, size_mib))
 
 
-def _verify(cell: Cell, store: ObjectStore, name: str) -> None:
+def _verify(cell: Cell, store: ObjectStore, name: str, size_mib: int) -> None:
     try:
         digest = store.read_back_digest(name)
-        if digest != store.payload_digest():
+        if digest != store.payload_digest(size_mib):
             raise Failed("stack", f"{name} reads back with SHA-256 {digest}, which is not what was sent")
-        disks = store.disks_of(name)
-        cell.prove(len(disks) > 0, f"{name} is not found on the disks")
-        for piece, holders in disks.items():
+        placed = store.placement_of(name)
+        cell.prove(len(placed.pieces) > 0, f"{name} is not found on the disks")
+        for piece, holders in placed.pieces.items():
             found = len(set(holders))
             cell.prove(found >= store.replicas, f"{piece} is on {found} disks, {store.replicas} replicas are due")
-        places = "; ".join(f"{piece.rpartition('/')[2]}: {' '.join(holders)}" for piece, holders in disks.items())
-        cell.evidence(f"{name} read back with SHA-256 {digest[:16]}…; on disks {places}")
+        load = placed.disk_bytes
+        cell.record("distinct_disks", sum(held > 0 for held in load.values()))
+        cell.record("load_skew", max(load.values()) * len(load) / sum(load.values()))
+        places = "; ".join(
+            f"{piece.rpartition('/')[2]}: {' '.join(holders)}" for piece, holders in placed.pieces.items()
+        )
+        shares = ", ".join(f"{disk} {held >> 20} MiB" for disk, held in load.items())
+        cell.evidence(f"{name} read back with SHA-256 {digest[:16]}…; on disks {places}; in all {shares}")
     finally:
         store.remove(name)
 

@@ -241,35 +241,66 @@ class Host(Protocol):
         """Bytes ever written to the device under its disks, by anybody; None where the host does not tell."""
 
 
+UploadStyle = Literal["slo", "dlo", "s3"]
+PlacedBy = Literal["hash", "ring"]
+
+
 @dataclass(frozen=True)
 class UploadReport:
-    """One object uploaded and readable. Times in s; `segments` and `segment_s` are in name order."""
+    """One object uploaded and readable. Times in s; `segment_s` is in the order of the object's bytes."""
 
     name: str
-    total_s: float  # first byte sent → the store says it is there, with the right length
-    segment_s: tuple[float, ...]
+    total_s: float  # first byte sent → the store says it is there, with the right length and digest
+    segment_s: tuple[float, ...]  # of each part, from its first byte to the store's answer
+    manifest_s: float  # asking for the parts to become one object; near 0 for a single PUT
+    readable_s: float  # from the answer to that until the object's first byte was read
+    retries: int  # requests that were sent again
     server_cpu_s: float
+    client_cpu_s: float
+    client_memory_mib: float  # of all its processes at their highest
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an object lies, found on the disks themselves."""
+
+    pieces: Mapping[str, Sequence[str]]  # stored segment, or the object itself → the disks that hold it
+    disk_bytes: Mapping[str, int]  # every disk of the store → bytes of these pieces on it
 
 
 class ObjectStore(Protocol):
-    """The deployed object store, and the payload that all uploads of the session use."""
+    """The deployed object store. Uploads are incompressible bytes, the same for all that have the same size."""
 
-    payload_mib: int
     replicas: int  # on how many distinct disks the stack's settings put every stored object
 
-    def upload_single(self, name: str) -> UploadReport: ...
+    def upload_single(self, name: str, *, size_mib: int, style: UploadStyle = "slo") -> UploadReport:
+        """One PUT, over S3 where the style is. Raises Unsupported for more than the store takes or has room for."""
 
-    def upload_segments(self, name: str, *, segment_mib: int, parallel: int) -> UploadReport: ...
+    def upload_segments(
+        self,
+        name: str,
+        *,
+        size_mib: int,
+        segment_mib: int,
+        parallel: int,
+        style: UploadStyle = "slo",
+        placed_by: PlacedBy = "hash",
+    ) -> UploadReport:
+        """Segments, several at once, then what makes them one object. Raises Unsupported as `upload_single`.
+
+        Where a segment lies follows from the hash of its name; `ring` chooses names so that disks share the load.
+        """
 
     def read_back_digest(self, name: str) -> str:
         """SHA-256 of the object as a client reads it, over the network."""
 
-    def payload_digest(self) -> str: ...
+    def payload_digest(self, size_mib: int) -> str: ...
 
-    def disks_of(self, name: str) -> Mapping[str, Sequence[str]]:
-        """Per stored segment (or the object itself): the disks that hold it, found on the disks themselves."""
+    def placement_of(self, name: str) -> Placement:
+        """Raises Failed (stack) for a stored file that does not hold what was sent."""
 
-    def remove(self, name: str) -> None: ...
+    def remove(self, name: str) -> None:
+        """With its segments; harmless when it is gone."""
 
 
 class Cell(Protocol):

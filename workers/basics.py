@@ -67,12 +67,15 @@ def make_folder(path: str, uid: int) -> None:
 
 
 @operation
-def run(argv: list[str], limit_s: float) -> dict[str, str | int]:
-    """Run a program to its end; returns `code`, `stdout` and `stderr`. Raises Failed (farm) when it takes longer."""
+def run(argv: list[str], limit_s: float, text: str = "") -> dict[str, str | int]:
+    """Run a program to its end, `text` on its standard input; returns `code`, `stdout` and `stderr`.
+
+    Raises Failed (farm) when it takes longer.
+    """
     with _children_lock:
         child = subprocess.Popen(
             argv,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,7 +84,7 @@ def run(argv: list[str], limit_s: float) -> dict[str, str | int]:
         )
         _children.add(child)
     try:
-        stdout, stderr = child.communicate(timeout=limit_s)
+        stdout, stderr = child.communicate(text, timeout=limit_s)
     except subprocess.TimeoutExpired:
         _kill_group(child)
         raise Failed("farm", f"{argv[0]} did not end within {limit_s:g} s") from None

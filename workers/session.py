@@ -224,6 +224,7 @@ class _Run:
                 lease=self.plan.session,
                 run_dir=self.folder / f"deployment-{name}",
                 software=self.home / "cache" / "software",
+                s3=any(scenario.params.get("style") == "s3" for scenario in self.plan.scenarios),
             )
         try:
             yield deployment

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios import chunked_upload
+from scenarios import chunked_upload, parameters
 from scenarios.crossing import PlannedCluster, PlannedHost
 from tests.helpers.check_ins import FARM_HOME, DeploymentRepository, example_lock
 from workers.agent import AgentLink
@@ -30,10 +30,10 @@ class Bed:
     observer: AgentLink
     payload: Payload
 
-    def deploy(self, build: Build) -> Deployment:
+    def deploy(self, build: Build, *, s3: bool = False) -> Deployment:
         number = len(list(self.mark.folder.glob("deployment-*")))
         run_dir = self.mark.folder / f"deployment-{number}"
-        return deploy(build, self.cluster.storage, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE)
+        return deploy(build, self.cluster.storage, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE, s3=s3)
 
 
 def planned_storage_cluster(name: str) -> PlannedCluster:
@@ -71,8 +71,12 @@ class OneStore:
         return f"n{next(self._nonces)}"
 
 
-def measured(store: SwiftStore) -> RoundSheet:
+def measured(store: SwiftStore, **params: object) -> RoundSheet:
+    """One round of the scenario, small and verified."""
     sheet = RoundSheet(chunked_upload.SCENARIO, Place("s", 1, 0, 0, 0, "r" * 64))
-    chunked_upload.SCENARIO.measure(OneStore(store), sheet, {"segment_mib": 4, "parallel": 3})  # type: ignore[arg-type]
+    asked = parameters.read(
+        chunked_upload.SCENARIO.parameters, {"size_mib": 16, "segment_mib": 4, "parallel": 3} | params
+    )
+    chunked_upload.SCENARIO.measure(OneStore(store), sheet, asked)  # type: ignore[arg-type]
     Verification([sheet]).wait()
     return sheet

@@ -4,40 +4,35 @@ Placement is not asked of Swift but looked up on the disks, by the path that Swi
 name; and what lies there is compared with what was sent. Nothing found there is executed, unpickled or followed.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import random
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scenarios.contract import Failed, UploadReport
+from scenarios.contract import Failed, PlacedBy, Placement, ScenarioError, Unsupported, UploadReport, UploadStyle
 from workers.agent import AgentLink, CallTimedOut
-from workers.objectstores.payload import Payload
-from workers.objectstores.swift_client import CONTAINER, SEGMENTS
+from workers.objectstores.payload import Content, Payload
+from workers.objectstores.styles import CONTAINER, SEGMENTS, Part
 from workers.stacks.swift import Deployment
 from workers.stacks.swift_conf import ACCOUNT, HASH_PREFIX, HASH_SUFFIX
 
 CALL_TIMEOUT_S = 240.0
+_SLOWEST_BYTES_S = 8 << 20  # for which an upload gets more time
+_PATIENCE_S = 10.0  # until the agent has ended what took too long
+_FULL_BYTES = 96 << 20  # a disk with less left has refused, or will
 # The store answers when most replicas are written; the last one may be a moment late
 REPLICA_TIMEOUT_S = 5.0
 _WINDOWS, _WINDOW_BYTES = 8, 64 << 10
 _DATA_FILE = re.compile(r"[0-9]{10}\.[0-9]{5}(_[0-9a-f]{16})?\.data")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """One object as it must lie on disks: a part of the payload."""
-
-    path: str  # container/object
-    offset: int
-    length: int
 
 
 class SwiftStore:
@@ -48,9 +43,8 @@ class SwiftStore:
         self._deployment = deployment
         self._observer = observer
         self._payload = payload
-        self._uploads: dict[str, list[_Stored]] = {}
+        self._uploads: dict[str, tuple[Content, list[Part]]] = {}
         self._random = random.Random()
-        self.payload_mib = payload.mib
         self.replicas = deployment.replicas
         self._endpoint = self._observed(
             "log_in",
@@ -59,91 +53,142 @@ class SwiftStore:
             user=deployment.user,
             password=deployment.password,
             account=f"/v1/AUTH_{ACCOUNT}",
+            s3_port=deployment.s3_port,
         )
+        self._limits: dict[str, int] = self._observed("limits", endpoint=self._endpoint)
 
-    def upload_single(self, name: str) -> UploadReport:
-        self._begin(name, [_Stored(f"{CONTAINER}/{name}", 0, self._payload.size)])
-        return self._upload("upload_single", name, md5=self._payload.md5)
+    def upload_single(self, name: str, *, size_mib: int, style: UploadStyle = "slo") -> UploadReport:
+        content = self._payload.content(size_mib)
+        if content.size > self._limits["object_bytes"]:
+            raise Unsupported(f"the store's /info: an object has at most {self._limits['object_bytes']} bytes")
+        part = Part(f"{CONTAINER}/{name}", 0, content.size, content.md5s(content.size)[0])
+        return self._upload(name, content, [part], "s3-single" if style == "s3" else "single", parallel=1)
 
-    def upload_segments(self, name: str, *, segment_mib: int, parallel: int) -> UploadReport:
-        step = segment_mib << 20
-        md5s = self._payload.segment_md5s(segment_mib)
+    def upload_segments(
+        self,
+        name: str,
+        *,
+        size_mib: int,
+        segment_mib: int,
+        parallel: int,
+        style: UploadStyle = "slo",
+        placed_by: PlacedBy = "hash",
+    ) -> UploadReport:
+        content, step = self._payload.content(size_mib), segment_mib << 20
+        md5s = content.md5s(step)
+        if len(md5s) > self._limits["segments"]:
+            limit = f"the store's /info: an object has at most {self._limits['segments']} segments"
+            raise Unsupported(f"{limit}, {size_mib} MiB in pieces of {segment_mib} MiB are {len(md5s)}")
         parts = [
-            _Stored(f"{SEGMENTS}/{name}/{number:04d}", offset, min(step, self._payload.size - offset))
-            for number, offset in enumerate(range(0, self._payload.size, step))
+            Part(f"{SEGMENTS}/{name}/{number:04d}", number * step, min(step, content.size - number * step), md5)
+            for number, md5 in enumerate(md5s)
         ]
-        self._begin(name, parts)
-        return self._upload("upload_segments", name, segment_bytes=step, md5s=md5s, parallel=parallel)
+        return self._upload(name, content, parts, style, parallel=parallel)
 
     def read_back_digest(self, name: str) -> str:
-        answer = self._observed("read_back", endpoint=self._endpoint, name=name, limit_bytes=self._payload.size)
-        if answer["length"] != self._payload.size:
-            raise Failed("stack", f"{name} reads back as {answer['length']} bytes, {self._payload.size} were sent")
+        size = self._uploads[name][0].size
+        limit_s = _limit_s(size)
+        answer = self._observed("read_back", limit_s, endpoint=self._endpoint, name=name, limit_bytes=size)
+        if answer["length"] != size:
+            raise Failed("stack", f"{name} reads back as {answer['length']} bytes, {size} were sent")
         return str(answer["sha256"])
 
-    def payload_digest(self) -> str:
-        return self._payload.sha256
+    def payload_digest(self, size_mib: int) -> str:
+        return self._payload.content(size_mib).sha256
 
-    def disks_of(self, name: str) -> Mapping[str, Sequence[str]]:
-        """Disks by stored object. Raises Failed (stack) for a file that does not hold what was sent."""
+    def placement_of(self, name: str) -> Placement:
+        content, parts = self._uploads[name]
         deadline = time.monotonic() + REPLICA_TIMEOUT_S
         while True:
-            found = {stored.path: self._disks_of(stored) for stored in self._uploads.get(name, [])}
-            if all(len(disks) >= self.replicas for disks in found.values()) or time.monotonic() > deadline:
-                return found
+            pieces = {part.path: self._disks_of(content, part) for part in parts}
+            if all(len(disks) >= self.replicas for disks in pieces.values()) or time.monotonic() > deadline:
+                break
             time.sleep(0.1)
+        load = dict.fromkeys(self._deployment.mounts, 0)
+        for part in parts:
+            for disk in pieces[part.path]:
+                load[disk] += part.length
+        return Placement(pieces, load)
 
     def remove(self, name: str) -> None:
         self._observed("remove", endpoint=self._endpoint, name=name)
-        self._uploads.pop(name, None)
 
-    def _begin(self, name: str, parts: list[_Stored]) -> None:
+    def _upload(self, name: str, content: Content, parts: list[Part], style: str, *, parallel: int) -> UploadReport:
         if not _NAME.fullmatch(name):
             raise Failed("farm", f"{name!r} is no name for an upload")
-        self._uploads[name] = parts
-
-    def _upload(self, operation: str, name: str, **arguments: Any) -> UploadReport:
-        cpu_before_s = self._deployment.server_cpu_s()
-        report = self._observed(
-            operation,
-            endpoint=self._endpoint,
-            name=name,
-            path=str(self._payload.path),
-            size=self._payload.size,
-            **arguments,
-        )
-        cpu_s = self._deployment.server_cpu_s() - cpu_before_s
-        return UploadReport(name, float(report["total_s"]), tuple(report["segment_s"]), cpu_s)
-
-    def _observed(self, operation: str, **arguments: Any) -> Any:
+        self._require_room(content.size)
+        job = {
+            "endpoint": self._endpoint,
+            "style": style,
+            "name": name,
+            "parts": [dataclasses.asdict(part) for part in parts],
+            "content": {"path": str(content.path), "pool_bytes": content.pool_bytes, "size": content.size},
+            "parallel": parallel,
+        }
+        cpu_before_s, limit_s = self._deployment.server_cpu_s(), _limit_s(content.size)
         try:
-            return self._observer.call(f"objectstores.swift_client.{operation}", timeout_s=CALL_TIMEOUT_S, **arguments)
+            told = self._observed("upload", limit_s + _PATIENCE_S, job=job, limit_s=limit_s)
+        except ScenarioError as error:
+            raise self._cleared(name, error) from None
+        cpu_s = self._deployment.server_cpu_s() - cpu_before_s
+        stored = [dataclasses.replace(part, path=path) for part, path in zip(parts, told.pop("paths"), strict=True)]
+        self._uploads[name] = content, stored
+        return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu_s, **told)
+
+    def _cleared(self, name: str, error: ScenarioError) -> ScenarioError:
+        """The error, with the disks that are full if any is; what had been stored must not be in the next one's way."""
+        full = [f"{disk} has {free >> 20} MiB left" for disk, free in self._free_bytes().items() if free < _FULL_BYTES]
+        with contextlib.suppress(ScenarioError):
+            self.remove(name)
+        return Failed("stack", f"{error}; {', '.join(full)}") if full else error
+
+    def _require_room(self, size: int) -> None:
+        free = sum(self._free_bytes().values())
+        if size * self.replicas > free:
+            need = f"{size >> 20} MiB on {self.replicas} disks each"
+            raise Unsupported(f"the disks have {free >> 20} MiB free together, an upload of {need} does not fit")
+
+    def _free_bytes(self) -> dict[str, int]:
+        """Of each disk."""
+        found = {disk: os.statvfs(mount) for disk, mount in self._deployment.mounts.items()}
+        return {disk: status.f_bavail * status.f_frsize for disk, status in found.items()}
+
+    def _observed(self, operation: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
+        try:
+            return self._observer.call(f"objectstores.swift_client.{operation}", timeout_s=timeout_s, **arguments)
         except CallTimedOut:  # the agent itself is local and ours: it waits for the store
-            raise Failed("stack", f"the object store took more than {CALL_TIMEOUT_S:.0f} s for {operation}") from None
+            raise Failed("stack", f"the object store took more than {timeout_s:.0f} s for {operation}") from None
 
-    def _disks_of(self, stored: _Stored) -> list[str]:
-        place = object_place(f"/AUTH_{ACCOUNT}/{stored.path}", self._deployment.settings.part_power)
-        return [disk for disk, mount in self._deployment.mounts.items() if self._is_held(disk, mount, place, stored)]
+    def _disks_of(self, content: Content, part: Part) -> list[str]:
+        place = object_place(f"/AUTH_{ACCOUNT}/{part.path}", self._deployment.settings.part_power)
+        mounts = self._deployment.mounts
+        return [disk for disk, mount in mounts.items() if self._is_held(disk, mount, place, content, part)]
 
-    def _is_held(self, disk: str, mount: Path, place: Sequence[str], stored: _Stored) -> bool:
+    def _is_held(self, disk: str, mount: Path, place: Sequence[str], content: Content, part: Part) -> bool:
         with _data_file(mount, place) as file:
             if file is None:
                 return False
             status = os.fstat(file)
-            if status.st_size != stored.length or status.st_blocks * 512 < stored.length:
+            if status.st_size != part.length or status.st_blocks * 512 < part.length:
                 raise Failed(
                     "stack",
-                    f"{stored.path} on {disk}: {status.st_size} bytes, {status.st_blocks * 512} of them stored; "
-                    f"{stored.length} were sent",
+                    f"{part.path} on {disk}: {status.st_size} bytes, {status.st_blocks * 512} of them stored; "
+                    f"{part.length} were sent",
                 )
             for _ in range(_WINDOWS):
-                at = self._random.randrange(0, max(1, stored.length - _WINDOW_BYTES))
-                if os.pread(file, _WINDOW_BYTES, at) != self._expected(stored, at):
-                    raise Failed("stack", f"{stored.path} on {disk}: byte {at} and on are not what was sent")
+                at = self._random.randrange(0, max(1, part.length - _WINDOW_BYTES))
+                if os.pread(file, _WINDOW_BYTES, at) != _expected(content, part, at):
+                    raise Failed("stack", f"{part.path} on {disk}: byte {at} and on are not what was sent")
         return True
 
-    def _expected(self, stored: _Stored, at: int) -> bytes:
-        return self._payload.read(stored.offset + at, min(_WINDOW_BYTES, stored.length - at))
+
+def _expected(content: Content, part: Part, at: int) -> bytes:
+    return content.read(part.offset + at, min(_WINDOW_BYTES, part.length - at))
+
+
+def _limit_s(size: int) -> float:
+    """The deadline for so many bytes one way."""
+    return CALL_TIMEOUT_S + size / _SLOWEST_BYTES_S
 
 
 def object_place(path: str, part_power: int) -> tuple[str, ...]:

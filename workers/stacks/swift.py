@@ -40,6 +40,7 @@ class Deployment:
     def __init__(self, settings: SwiftSettings, place: swift_conf.Place, disks: int) -> None:
         self.address = place.address
         self.port = swift_conf.PROXY_PORT
+        self.s3_port = swift_conf.S3_PORT if place.s3 else None
         self.user = f"{swift_conf.ACCOUNT}:{swift_conf.USER}"
         self.password = place.password
         self.settings = settings
@@ -128,15 +129,18 @@ class Deployment:
             self._changed.notify_all()
 
     def _keep(self, name: str, line: str) -> None:
-        source = name if name in (*_SERVERS, "prepare", "memcached") else "sandbox"
+        source = name if name in (*_SERVERS, "s3", "prepare", "memcached") else "sandbox"
         text = "".join(letter for letter in line if letter.isprintable() or letter == "\t")
         self._logs.setdefault(source, collections.deque(maxlen=LOG_LINES)).append(text)
 
 
-def deploy(build: Build, storage: Storage, *, lease: str, run_dir: Path, software: Path) -> Deployment:
+def deploy(
+    build: Build, storage: Storage, *, lease: str, run_dir: Path, software: Path, s3: bool = False
+) -> Deployment:
     """Bring `build` up on empty disks; ready for clients when this returns.
 
-    `lease` is the session's mark, `run_dir` a new folder of the session, `software` the folder of unpacked packages.
+    `lease` is the session's mark, `run_dir` a new folder of the session, `software` the folder of unpacked packages;
+    with `s3` it speaks that too.
     Raises Failed: stack when the revision does not come up, farm when its surroundings cannot be made.
     """
     settings = build.recipe.swift
@@ -144,7 +148,7 @@ def deploy(build: Build, storage: Storage, *, lease: str, run_dir: Path, softwar
         raise Failed(
             "stack", f"stack.toml: swift.replicas = {settings.replicas}, the cluster has {len(storage.disks)} disks"
         )
-    place = swift_conf.Place(storage.address, secrets.token_hex(16))
+    place = swift_conf.Place(storage.address, secrets.token_hex(16), s3)
     run_dir.mkdir(parents=True, mode=0o700)
     deployment = Deployment(settings, place, len(storage.disks))
     deployment.start(_walls(build, storage, place, software), lease=lease, run_dir=run_dir)
@@ -168,7 +172,7 @@ def _walls(build: Build, storage: Storage, place: swift_conf.Place, software: Pa
         disks={f"{swift_conf.DEVICES}/d{number}": image for number, image in enumerate(storage.disks, 1)},
         writable=(swift_conf.SWIFT_DIR, swift_conf.CACHE_DIR, "/run", "/var/lock", "/dev/shm"),
         environment={"PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"},
-        processes=64 + len(_SERVERS) * (settings.workers + 1) * _THREADS_PER_WORKER,
+        processes=64 + (len(_SERVERS) + place.s3) * (settings.workers + 1) * _THREADS_PER_WORKER,
         memory_mib=_MEMORY_MIB,
     )
 
@@ -188,9 +192,14 @@ def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[s
         ]
         for kind in _SERVERS
     }
+    ready = {"proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]}
+    if place.s3:
+        program = "/code/swift/bin/swift-proxy-server"
+        services["s3"] = [_PYTHON, "-W", "ignore", program, f"{swift_conf.SWIFT_DIR}/s3-server.conf", "-v"]
+        ready["s3"] = [place.address, swift_conf.S3_PORT, "/healthcheck"]
     backends = {kind: ["127.0.0.1", port, "/healthcheck"] for kind, port in PORTS.items()}
     return {
         "prepare": [[_PYTHON, "-W", "ignore", *rings]],
         "services": {"memcached": memcached, **services},
-        "ready": {**backends, "proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]},
+        "ready": {**backends, **ready},
     }

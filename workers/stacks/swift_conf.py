@@ -8,7 +8,7 @@ from scenarios.recipe import SwiftSettings
 from workers.stacks.swift_rings import PORTS
 
 SWIFT_DIR, DEVICES, CACHE_DIR = "/etc/swift", "/srv/node", "/var/cache/swift"
-PROXY_PORT, MEMCACHED_PORT = 8080, 11211
+PROXY_PORT, S3_PORT, MEMCACHED_PORT = 8080, 8081, 11211
 ACCOUNT, USER = "farm", "uploader"
 # Part of every object's place on the disks; constant, so that a name's place depends on the name alone
 HASH_PREFIX, HASH_SUFFIX = "farm", "farm"
@@ -20,7 +20,6 @@ _PIPELINE_BEFORE = (
     "proxy-logging",
     "cache",
     "listing_formats",
-    "tempauth",
 )
 _PIPELINE_AFTER = ("copy", "slo", "dlo", "proxy-logging", "proxy-server")
 # What decides where a server listens, as whom it runs, and what it is: the farm's, not a recipe's
@@ -35,10 +34,14 @@ Setting = str | int | float | bool
 
 @dataclass(frozen=True)
 class Place:
-    """Where a deployment listens, and the password of its only user."""
+    """Where a deployment listens, and the password of its only user.
+
+    S3 is spoken by a proxy of its own, where asked for: what everybody else measures is the same with and without.
+    """
 
     address: str
     password: str
+    s3: bool = False
 
 
 def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
@@ -53,6 +56,8 @@ def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
         for kind, own in servers.items()
     }
     texts[f"{SWIFT_DIR}/proxy-server.conf"] = _proxy_server(settings, place)
+    if place.s3:
+        texts[f"{SWIFT_DIR}/s3-server.conf"] = _proxy_server(settings, place, s3=True)
     texts[f"{SWIFT_DIR}/swift.conf"] = _sections(
         {
             "swift-hash": {"swift_hash_path_prefix": HASH_PREFIX, "swift_hash_path_suffix": HASH_SUFFIX},
@@ -80,15 +85,18 @@ def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Settin
     )
 
 
-def _proxy_server(settings: SwiftSettings, place: Place) -> str:
+def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) -> str:
     own = _checked("swift.proxy", settings.proxy)
     filters = {item.name: item for item in settings.filters}
-    taken = sorted(filters.keys() & {*_PIPELINE_BEFORE, *_PIPELINE_AFTER, "memcache", "versioned_writes"})
+    own_names = {*_PIPELINE_BEFORE, *_PIPELINE_AFTER, "s3api", "tempauth", "memcache", "versioned_writes"}
+    taken = sorted(filters.keys() & own_names)
     if taken or len(filters) < len(settings.filters):
         raise Failed("stack", f"stack.toml: swift.filters: the name {(taken or sorted(filters))[0]!r} is taken already")
+    login = ("s3api", "tempauth") if s3 else ("tempauth",)
+    port = S3_PORT if s3 else PROXY_PORT
     sections: dict[str, Mapping[str, Setting]] = {
-        "DEFAULT": {**_common(settings), "bind_ip": place.address, "bind_port": PROXY_PORT},
-        "pipeline:main": {"pipeline": " ".join((*_PIPELINE_BEFORE, *filters, *_PIPELINE_AFTER))},
+        "DEFAULT": {**_common(settings), "bind_ip": place.address, "bind_port": port},
+        "pipeline:main": {"pipeline": " ".join((*_PIPELINE_BEFORE, *login, *filters, *_PIPELINE_AFTER))},
         "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **own},
         "filter:tempauth": {
             "use": "egg:swift#tempauth",
@@ -98,6 +106,8 @@ def _proxy_server(settings: SwiftSettings, place: Place) -> str:
         "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": f"127.0.0.1:{MEMCACHED_PORT}"},
         "filter:proxy-logging": {"use": "egg:swift#proxy_logging"},
     }
+    if s3:  # where clusters let parts be small; the smallest part of S3 itself is 5 MiB
+        sections["filter:s3api"] = {"use": "egg:swift#s3api", "min_segment_size": 1}
     for name in ("catch_errors", "gatekeeper", "healthcheck", "listing_formats", "copy", "slo", "dlo"):
         sections[f"filter:{name}"] = {"use": f"egg:swift#{name}"}
     for name, item in filters.items():

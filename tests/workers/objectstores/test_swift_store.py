@@ -34,12 +34,14 @@ def store(bed: Bed, deployment: Deployment) -> SwiftStore:
 
 
 def test_segments_lie_on_as_many_disks_as_there_are_replicas(store: SwiftStore) -> None:
-    report = store.upload_segments("placed", segment_mib=4, parallel=2)
-    disks = store.disks_of("placed")
+    report = store.upload_segments("placed", size_mib=16, segment_mib=4, parallel=2)
+    placed = store.placement_of("placed")
+    disks = placed.pieces
+    assert sum(placed.disk_bytes.values()) == 3 * 16 << 20
     assert list(disks) == [f"farm_segments/placed/{number:04d}" for number in range(4)]
     assert {len(set(holders)) for holders in disks.values()} == {3}
     assert len(report.segment_s) == 4
-    assert store.read_back_digest("placed") == store.payload_digest()
+    assert store.read_back_digest("placed") == store.payload_digest(16)
     store.remove("placed")
     with pytest.raises(Failed, match="404"):
         store.read_back_digest("placed")
@@ -75,31 +77,31 @@ def test_a_replica_that_is_not_what_was_sent_is_caught(
     store: SwiftStore, deployment: Deployment, harm: Callable[[Path], None]
 ) -> None:
     name = "harmed"
-    store.upload_segments(name, segment_mib=4, parallel=2)
+    store.upload_segments(name, size_mib=16, segment_mib=4, parallel=2)
     harm(stored_file(deployment, f"farm_segments/{name}/0002"))
     with pytest.raises(Failed, match="0002 on d"):
-        store.disks_of(name)
+        store.placement_of(name)
     store.remove(name)
 
 
 def test_a_missing_replica_and_a_false_link_make_no_proof(store: SwiftStore, deployment: Deployment) -> None:
-    store.upload_single("linked")
+    store.upload_single("linked", size_mib=16)
     file = stored_file(deployment, "farm/linked")
     copy = next(iter(deployment.mounts.values())) / "copy"
     copy.write_bytes(file.read_bytes())
     file.unlink()
     file.symlink_to(copy)
-    assert [len(holders) for holders in store.disks_of("linked").values()] == [2]
+    assert [len(holders) for holders in store.placement_of("linked").pieces.values()] == [2]
     store.remove("linked")
 
 
 def test_uneven_segments_make_the_object_too(store: SwiftStore) -> None:
-    report = store.upload_segments("uneven", segment_mib=7, parallel=8)
+    report = store.upload_segments("uneven", size_mib=16, segment_mib=7, parallel=8)
     assert len(report.segment_s) == 3
-    assert store.read_back_digest("uneven") == store.payload_digest()
+    assert store.read_back_digest("uneven") == store.payload_digest(16)
     store.remove("uneven")
 
 
 def test_a_name_that_could_lead_elsewhere_is_refused(store: SwiftStore) -> None:
     with pytest.raises(Failed, match="no name for an upload"):
-        store.upload_single("../../other/container")
+        store.upload_single("../../other/container", size_mib=16)
