@@ -5,16 +5,19 @@ made, the first virtual CPU runs, the hypervisor says so, the kernel's clock beg
 console, user space is ready) and until the first answer reaches an observer elsewhere on the network
 (`answer_ms`); and the CPU time that QEMU has used by then (`qemu_cpu_s`), which hardly depends on what else the
 host does, with that of the daemon that manages guests (`daemon_cpu_s`). A stage that cannot be seen has no sample.
-Kernel and initramfs are in the host's page cache.
+Kernel and initramfs are in the host's page cache; with `cache=cold` they are not, and `read_mib` is what was read from
+the host's disk. Memory, virtual CPUs, CPU model and chipset are as the stack says, or as asked for.
 
 Not measured: firmware and boot loader, since the kernel is given directly; fetching images; logging in.
 
 The proof: the answer repeats a nonce that was made for this boot and stands only on its kernel's command line;
-the stages come in their order.
+the stages come in their order. A cold boot: no page of the image was in the cache at the request, and at least what
+is there at the answer was read from the disk, by this guest's VMM.
 """
 
 from scenarios.contract import Bench, Metric, Scenario, Sheet
-from scenarios.parameters import Parameter, Values
+from scenarios.hardware import HARDWARE, hardware_of
+from scenarios.parameters import Choice, Parameter, Values, word
 from scenarios.stages import record_stages
 
 TIMEOUT_S = 60.0
@@ -33,20 +36,28 @@ class Boot:
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer"),
         Metric("qemu_cpu_s", "s", "lower", 0.1, "CPU time of QEMU to the first answer"),
         Metric("daemon_cpu_s", "s", "lower", 0.25, "CPU time of libvirtd to the first answer", judged=False),
+        Metric("read_mib", "MiB", "lower", 0.1, "Read from the host's disk by a cold boot", judged=False),
     )
-    parameters: tuple[Parameter, ...] = ()
+    parameters: tuple[Parameter, ...] = (
+        *HARDWARE,
+        Choice("cache", "warm", ("warm", "cold"), "whether the image is in the host's page cache"),
+    )
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
-        host = bench.hosts[0]
+        host, cold = bench.hosts[0], word(params, "cache") == "cold"
         with sheet.cell(hosts={"host": host.name}) as cell:
             nonce = bench.nonce()
-            with host.guest(nonce=nonce) as guest:
+            with host.guest(nonce=nonce, hardware=hardware_of(params)) as guest:
+                if cold:
+                    guest.make_cold()
                 daemon_s = host.daemon_cpu_s()
-                guest.start()
+                guest.start(ledger=True)
                 answer = guest.first_answer(timeout_s=TIMEOUT_S)
                 cell.record("qemu_cpu_s", guest.vmm_cpu_s())
                 cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
                 record_stages(cell, guest.stages())
+                if cold:
+                    cell.record("read_mib", guest.prove_cold())
 
             cell.prove(answer.nonce == nonce, f"the guest answered '{answer.nonce}', not its nonce '{nonce}'")
             cell.evidence(f"guest {guest.name} answered with its nonce {nonce}")

@@ -167,14 +167,23 @@ class Guest(Protocol):
 
     name: str
 
-    def start(self) -> float:
-        """Ask the hypervisor to start it; returns the time of the request."""
+    def make_cold(self) -> None:
+        """Drop what it boots from out of its host's page cache; raises WorkNotProven where a page stays."""
+
+    def prove_cold(self) -> float:
+        """MiB that its VMM has read from its host's disk; raises WorkNotProven for less than the cache has now."""
+
+    def start(self, *, ledger: bool = False) -> float:
+        """Ask the hypervisor to start it; returns the time of the request.
+
+        `ledger`: watch its console for `stages`, which costs the host a look every few ms.
+        """
 
     def first_answer(self, *, timeout_s: float) -> Beat:
         """Its first answer over the network; raises Failed when there is none in time."""
 
     def stages(self) -> Stages:
-        """The ledger of its boot, once it has answered; raises Failed before."""
+        """The ledger of its boot, once it has answered; raises Failed before, and where none was kept."""
 
     def begin_writes(self) -> None:
         """Let its write test begin."""

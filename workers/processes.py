@@ -95,6 +95,15 @@ def started_s(pid: int) -> float | None:
     return (int(fields[19]) + 1) / _TICKS_PER_S
 
 
+def read_bytes(pid: int) -> int:
+    """Bytes the kernel has fetched from disks for the process; 0 when it is gone."""
+    try:
+        lines = (_PROC / str(pid) / "io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
 def program_of(pid: int) -> str:
     """The name of its program; empty when it is gone."""
     return os.path.basename(next(iter(command_line(pid)), ""))

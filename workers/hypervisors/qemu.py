@@ -57,6 +57,7 @@ _AS_RECIPE = Hardware()
 _PLAIN_STYLE = MigrationStyle()
 _INIT_WORD = "FARM-INIT\r\n"
 _READY_WORD = "FARM-READY"
+_LEAST_READ_BYTES = 1 << 20  # no kernel is smaller
 _STAGE_LIMIT_S = 2.0  # what a guest did before it answered is known soon after, or not at all
 
 
@@ -91,9 +92,13 @@ class Revision:
     initrd: Path
 
 
-def with_hardware(settings: GuestSettings, hardware: Hardware) -> GuestSettings:
-    """The recipe's settings, with what is asked for otherwise. Raises ValueError for what no guest can have."""
-    return replace(settings, **{name: value for name, value in asdict(hardware).items() if value is not None})
+def _with_hardware(settings: GuestSettings, hardware: Hardware) -> GuestSettings:
+    """The recipe's settings, with what is asked for otherwise; raises Unsupported for what no guest can have."""
+    asked = {name: value for name, value in asdict(hardware).items() if value is not None}
+    try:
+        return replace(settings, **asked)
+    except ValueError as error:
+        raise Unsupported(str(error)) from None
 
 
 class QemuCluster:
@@ -220,7 +225,7 @@ class QemuHost:
     def guest(
         self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE, hardware: Hardware = _AS_RECIPE
     ) -> Iterator["contract.Guest"]:
-        settings = with_hardware(self.revision.guest, hardware)
+        settings = _with_hardware(self.revision.guest, hardware)
         room_mib = settings.memory_mib - _SYSTEM_MIB
         if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
             raise Unsupported(
@@ -288,10 +293,11 @@ class QemuGuest:
         """The domain as `start` hands it to libvirt."""
         return domain_xml(self._machine())
 
-    def start(self) -> float:
+    def start(self, *, ledger: bool = False) -> float:
         xml = self.xml()
-        self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
-        self._init_thread.start()
+        if ledger:
+            self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
+            self._init_thread.start()
         self._requested_s = self.cluster.now_s()
         self._domain = ask(
             f"start guest {self.name} on {self._link.name}",
@@ -300,6 +306,16 @@ class QemuGuest:
         )
         self._running_s = self.cluster.now_s()
         return self._requested_s
+
+    def make_cold(self) -> None:
+        self._link.agent.call("page_cache.evict", timeout_s=_CALL_TIMEOUT_S, paths=self._boots_from())
+
+    def prove_cold(self) -> float:
+        paths = self._boots_from()
+        read = self._link.agent.call(
+            "page_cache.prove_read", timeout_s=_CALL_TIMEOUT_S, paths=paths, guest=self.name, least=_LEAST_READ_BYTES
+        )
+        return float(read) / (1 << 20)
 
     def stop(self) -> None:
         self._destroy(self._link)
@@ -328,6 +344,8 @@ class QemuGuest:
     def stages(self) -> Stages:
         if self._requested_s is None or self._running_s is None or self._answer is None:
             raise Failed("farm", f"guest {self.name} was not started, or has not answered")
+        if self._init_thread is None:
+            raise Failed("farm", f"guest {self.name}: no ledger was kept")
         kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer)
         return Stages(
             requested_s=self._requested_s,
@@ -335,7 +353,7 @@ class QemuGuest:
             vcpu_s=self._vcpu_s(),
             running_s=self._running_s,
             kernel_s=kernel_s,
-            init_s=self._init_s(),
+            init_s=self._init_s(self._init_thread),
             userspace_s=userspace_s,
             answer_s=self._answer.at_s,
         )
@@ -348,9 +366,8 @@ class QemuGuest:
         real_s = self._link.first_runs.of(self.name, _STAGE_LIMIT_S)
         return None if real_s is None else self._link.observed_s(self._ledger("monotonic_s", real_s=real_s))
 
-    def _init_s(self) -> float | None:
-        if self._init_thread is not None:
-            self._init_thread.join(_STAGE_LIMIT_S)
+    def _init_s(self, watching: threading.Thread) -> float | None:
+        watching.join(_STAGE_LIMIT_S)
         if self._init_error is not None:
             raise self._init_error
         return self._init_at_s
@@ -482,6 +499,9 @@ class QemuGuest:
             disk_settings=revision.disk,
             disk=DiskImage(self._disk.path, self._disk.format) if self._disk is not None else None,
         )
+
+    def _boots_from(self) -> list[str]:
+        return [str(self._revision.kernel), str(self._revision.initrd)]
 
     def _console_path(self) -> Path:
         return self._link.host.console_dir / f"{self.name}.log"

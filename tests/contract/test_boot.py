@@ -1,0 +1,60 @@
+"""Boots otherwise than by default: with other hardware, from the disk, several at once."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from scenarios import boot, boot_many
+from scenarios.contract import Hardware, WorkNotProven
+from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
+from tests.helpers.local_clusters import libvirt_of, planned_cluster
+
+pytestmark = pytest.mark.machine
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    planned = planned_cluster("boots", "local:backports", hosts=1)
+    with lab_on(planned, tmp_path_factory.mktemp("home")) as lab:
+        yield lab
+
+
+def test_a_guest_has_the_hardware_that_was_asked_for(lab: Lab) -> None:
+    asked = {"memory_mib": 256, "vcpus": 2, "cpu": "qemu64", "machine": "pc"}
+    sheet = lab.measure(boot.SCENARIO, lab.bench(), **asked)
+    assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)]
+    with lab.bench().hosts[0].guest(nonce="n", hardware=Hardware(memory_mib=256, vcpus=2, cpu="qemu64")) as guest:
+        guest.start()
+        with libvirt_of(lab.hosts.hosts[0]) as connection:
+            _, memory_kib, _, vcpus, _ = connection.lookupByName(guest.name).info()
+        assert (memory_kib, vcpus) == (256 << 10, 2)
+    assert lab.guests_left() == []
+
+
+def test_hardware_that_no_guest_can_have_is_nobodys_fault(lab: Lab) -> None:
+    (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), memory_mib=8))
+    assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason
+
+
+def test_a_cold_boot_reads_its_image_from_the_disk(lab: Lab) -> None:
+    sheet = lab.measure(boot.SCENARIO, lab.bench(), cache="cold")
+    assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)]
+    assert values_of(sheet)["read_mib"] > 16
+    assert lab.guests_left() == []
+
+
+def test_a_boot_from_the_page_cache_is_no_cold_one(lab: Lab) -> None:
+    with lab.bench().hosts[0].guest(nonce="n") as guest:
+        guest.start()
+        guest.first_answer(timeout_s=60)
+        with pytest.raises(WorkNotProven, match="a cold boot reads"):
+            guest.prove_cold()
+
+
+def test_guests_boot_at_once(lab: Lab) -> None:
+    sheet = lab.measure(boot_many.SCENARIO, lab.bench(), guests=2)
+    assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)]
+    values = values_of(sheet)
+    assert set(values) == {metric.name for metric in boot_many.SCENARIO.metrics}
+    assert 0 < values["median_answer_ms"] <= values["last_answer_ms"]
+    assert lab.guests_left() == []
