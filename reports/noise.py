@@ -27,12 +27,13 @@ _DECLARED = {(scenario.name, metric.name): metric for scenario in SCENARIOS.valu
 def noises(samples: pd.DataFrame) -> Mapping[NoisePlace, Noise]:
     """By place, for metrics of the scenarios' present versions; samples as `farm.results.queries.samples` gives them.
 
-    Sweeps are left out: with other parameters in each, they would stretch the family that a campaign is judged in.
+    Each cluster's present epoch alone counts: another kernel or machine scatters in its own way. Sweeps are left
+    out: with other parameters in each, they would stretch the family that a campaign is judged in.
     """
     aa: dict[NoisePlace, list[BlockTable]] = {}
     ordinary: dict[NoisePlace, list[BlockTable]] = {}
     families: dict[tuple[str, str], int] = {}
-    counted = samples[samples["purpose"] != "sweep"]
+    counted = _in_present_epoch(samples[samples["purpose"] != "sweep"])
     for (repository, cluster, purpose, _), frame in split(
         counted, "repository", "cluster", "purpose", "campaign"
     ).items():
@@ -54,3 +55,9 @@ def noises(samples: pd.DataFrame) -> Mapping[NoisePlace, Noise]:
         for place in sorted(aa.keys() | ordinary.keys())
     }
     return {place: noise for place, noise in found.items() if noise is not None}
+
+
+def _in_present_epoch(samples: pd.DataFrame) -> pd.DataFrame:
+    """What each cluster measured since its declared facts changed last; rows come in the order they were taken."""
+    present = samples.groupby("cluster")["epoch"].transform("last")
+    return samples[samples["epoch"] == present]

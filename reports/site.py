@@ -42,6 +42,7 @@ from reports.raw import data_files
 from scenarios.crossing import digest_of
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_CODE = ("reports", "scenarios", "farm/analysis")  # what decides a page's content beside the results
 _LOCK_TIMEOUT_S = 120.0
 _RECORD = "publication.txt"
 _NAVIGATION = (
@@ -96,7 +97,7 @@ def _bytes_of(path: Path) -> str:
 
 @functools.cache
 def _code_digest() -> str:
-    files = [path for folder in ("reports", "scenarios") for path in sorted((CHECKOUT / folder).rglob("*"))]
+    files = [path for folder in _CODE for path in sorted((CHECKOUT / folder).rglob("*"))]
     return digest_of({str(path): _bytes_of(path) for path in files if path.is_file() and path.suffix != ".pyc"})
 
 

@@ -27,6 +27,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
     for checkin in material.revisions:
         content = {
             "checkin": checkin,
+            "twin": checkin.revision in material.twins,
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
             "findings": [finding for finding in findings if finding.checkin == checkin and not finding.environment],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
@@ -57,13 +58,13 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
     metrics = [metric for metric in material.metrics if material.figure(metric, view.name, checkin.revision)]
     rows = [_row(material, checkin, view, metric) for metric in metrics]
     bars = tuple(bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title)))
-    title = f"Revision {checkin.short} ÷ its parent on {view.donor}"
+    title = f"Revision {checkin.short} ÷ {_other(material, checkin)} on {view.donor}"
     described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
     key = f"rev-{view.name}-{checkin.revision[:12]}"
     return {
         "view": view,
         "rows": rows,
-        "headline": _headline([row["judged"] for row in rows if row["judged"]]),
+        "headline": _headline([row["judged"] for row in rows if row["judged"]], _other(material, checkin)),
         "chart": ratio_chart(key, bars, title, described) if bars else None,
         "outcomes": count_outcomes(
             [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
@@ -82,7 +83,12 @@ def _row(material: Material, checkin: CheckInView, view: ClusterView, metric: Me
     }
 
 
-def _headline(judged: list[Judged]) -> str:
+def _headline(judged: list[Judged], other: str) -> str:
     if not judged:
         return "Nothing is judged here yet."
-    return f"Against its parent, of {len(judged)} metrics: {verdict_counts(judged)}."
+    return f"Against {other}, of {len(judged)} metrics: {verdict_counts(judged)}."
+
+
+def _other(material: Material, checkin: CheckInView) -> str:
+    """What the revision is compared with on its page."""
+    return "the canary itself" if checkin.revision in material.twins else "its parent"

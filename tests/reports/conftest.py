@@ -21,6 +21,7 @@ from farm.results.writing import write_analysis
 from farm.settings import CHECKOUT, CampaignSettings, FarmFile, RepositorySettings, Settings
 from reports import publish
 from scenarios.crossing import digest_of, revision_of, to_data
+from scenarios.registry import SCENARIOS
 
 START = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
 SUBJECTS = (
@@ -30,7 +31,10 @@ SUBJECTS = (
     "Write through the hosts' cache",
 )
 BLOCKS = (1, 2, 2)
+EPOCH = "e" * 64
 SECRET = "kept-from-everybody"
+# the scenarios' present versions, but for one whose figures are of a version that is gone
+VERSION = {name: scenario.version for name, scenario in SCENARIOS.items()} | {"live_migration": 1}
 PUBLIC = {"tenant": "local", "account": "local", "visibility": "public"}
 # scenario, params, metric, unit, level, relative spread, higher is better
 METRICS: tuple[tuple[str, dict[str, str], str, str, float, float], ...] = (
@@ -88,18 +92,18 @@ class SyntheticFarm:
         transact(self.engine, lambda transaction: _measure(transaction, row, cluster, ordinal))
         return row.id
 
-    def measure_aa(self, cluster: str, campaign: str, blocks: int = 5) -> str:
+    def measure_aa(self, cluster: str, campaign: str, blocks: int = 5, epoch: str = EPOCH) -> str:
         """A finished A/A session: the canary and its twin in blocks, every metric; returns the twin's revision."""
         example = RepositorySettings("example", "https://git.example/deployment")
         question = aa_question(example, commit_at(0), campaign)
-        row = _session(cluster, 0, "done")
+        row = _session(cluster, len(BLOCKS) - 1, "done")
         row.id, row.key, row.blocks = f"{cluster}-{campaign}", digest_of([cluster, campaign]), blocks
         row.purpose, row.campaign, row.revision = question.purpose, campaign, question.revision
         row.base_revision, row.builds = question.base_revision, [to_data(build) for build in question.builds]
         self.add(row)
         self.add(_bundle(row, {}, cluster))
         (self.settings.bundles_dir / f"{row.id}-1").mkdir(parents=True)
-        transact(self.engine, lambda transaction: _measure_aa(transaction, row, cluster))
+        transact(self.engine, lambda transaction: _measure_aa(transaction, row, cluster, epoch))
         return question.revision
 
     def judge(self) -> None:
@@ -202,7 +206,7 @@ def _session(cluster: str, ordinal: int, state: str) -> tables.Session:
         state=state,
         attempt=1 if state != "queued" else 0,
         plan={
-            "scenarios": [{"name": "boot", "version": 1, "params": {}}],
+            "scenarios": [{"name": "boot", "version": VERSION["boot"], "params": {}}],
             "seed": 42,
             "deadline_s": 1500,
             "harness": "h" * 64,
@@ -280,10 +284,10 @@ def _measure(transaction: Transaction, session: tables.Session, cluster: str, or
         transaction.add(_outcome(session, number, failed))
 
 
-def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str) -> None:
+def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str, epoch: str) -> None:
     rng = np.random.default_rng([7, cluster == "birch"])
     for scenario, params, metric, unit, level, spread in METRICS:
-        series = _series(transaction, cluster, scenario, params, metric, unit)
+        series = _series(transaction, cluster, scenario, params, metric, unit, epoch)
         for block in range(session.blocks):
             for order, build in enumerate(session.builds):
                 sample = _sample(session, series, block, order, 0, level * float(np.exp(rng.normal(0, spread))), False)
@@ -292,9 +296,15 @@ def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str)
 
 
 def _series(
-    transaction: Transaction, cluster: str, scenario: str, params: dict[str, str], metric: str, unit: str
+    transaction: Transaction,
+    cluster: str,
+    scenario: str,
+    params: dict[str, str],
+    metric: str,
+    unit: str,
+    epoch: str = EPOCH,
 ) -> int:
-    key = digest_of([cluster, scenario, params, metric])
+    key = digest_of([cluster, scenario, params, metric, epoch])
     found = transaction.query(tables.Series).filter_by(key=key).one_or_none()
     if found is None:
         found = tables.Series(
@@ -303,14 +313,14 @@ def _series(
             stack="example",
             cluster=cluster,
             scenario=scenario,
-            version=1,
+            version=VERSION[scenario],
             metric=metric,
             unit=unit,
             params=params,
             placement="one host",
             guest="g" * 64,
             canary=revision_at(0),
-            epoch="e" * 64,
+            epoch=epoch,
         )
         transaction.add(found)
         transaction.flush()
@@ -407,7 +417,7 @@ def comparison(
         "repository": "example",
         "revision": revision_at(number),
         "scenario": scenario,
-        "version": 1,
+        "version": VERSION[scenario],
         "metric": metric,
         "unit": unit,
         "params": params,
@@ -426,7 +436,7 @@ def comparison(
 
 def a_finding(cluster: str, **changed: Any) -> tables.Finding:
     moved = [
-        {"scenario": "boot", "version": 1, "metric": metric, "unit": unit, "params": {}, "ratio": ratio,
+        {"scenario": "boot", "version": VERSION["boot"], "metric": metric, "unit": unit, "params": {}, "ratio": ratio,
          "low": ratio - 0.05, "high": ratio + 0.06, "n": 5, "replication": "block", "direction": "slower"}
         for metric, unit, ratio in (("answer_ms", "ms", 1.6), ("qemu_cpu_s", "s", 1.58))
     ]  # fmt: skip

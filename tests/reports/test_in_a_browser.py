@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
+from tests.reports.conftest import VERSION
+
 _PAGES = (
     *("index.html", "method.html", "noise.html", "data/index.html", "revisions/index.html", "metrics/index.html"),
-    *("metrics/boot-answer_ms-v1.html", "clusters/index.html", "clusters/acorn.html", "compare/acorn..birch.html"),
+    *(
+        f"metrics/boot-answer_ms-v{VERSION['boot']}.html",
+        "clusters/index.html",
+        "clusters/acorn.html",
+        "compare/acorn..birch.html",
+    ),
     *("sessions/index.html", "sessions/acorn2.html"),
 )
 _TIMEOUT_S = 60

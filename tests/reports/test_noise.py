@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.reports.conftest import SyntheticFarm
+from tests.reports.conftest import VERSION, SyntheticFarm
 from tests.reports.test_site import Reader, words_of
 
 BOOT = "boot: CPU time of QEMU to the first answer s"
@@ -32,10 +32,10 @@ def test_metrics_of_versions_that_are_gone_have_no_noise(judged_site: Path) -> N
 
 
 def test_a_metric_that_is_not_fit_says_so_beside_its_verdicts(judged_site: Path) -> None:
-    page = judged_site / "metrics" / "chunked_upload-goodput_mib_s-segments-v1.html"
+    page = judged_site / "metrics" / f"chunked_upload-goodput_mib_s-segments-v{VERSION['chunked_upload']}.html"
     assert "inconclusive not fit to judge" in words_of(page)
     assert "../noise.html" in Reader(page.read_text()).links
-    unjudged = judged_site / "metrics" / "boot-vmm_ms-v1.html"
+    unjudged = judged_site / "metrics" / f"boot-vmm_ms-v{VERSION['boot']}.html"
     assert "not fit to judge" not in words_of(unjudged)
 
 
@@ -46,7 +46,7 @@ def test_a_cluster_leads_to_its_noise(judged_site: Path) -> None:
 def test_enough_aa_sessions_are_used_alone_and_their_twin_is_no_check_in(farm: SyntheticFarm) -> None:
     farm.finish_campaign()
     before = farm.publish()
-    levels = words_of(before / "metrics" / "boot-vmm_ms-v1.html")
+    levels = words_of(before / "metrics" / f"boot-vmm_ms-v{VERSION['boot']}.html")
     measured = re.search(r"check-ins measured ?(\d+)", words_of(before / "index.html"))
     twin = farm.measure_aa("birch", "one")
     farm.measure_aa("birch", "two")
@@ -56,13 +56,24 @@ def test_enough_aa_sessions_are_used_alone_and_their_twin_is_no_check_in(farm: S
         "not fit to judge 8 A/A sessions",
     ]
     assert f"{twin[:12]}.html" not in (site / "revisions" / "index.html").read_text()
-    assert f"{twin[:12]}.html" not in (site / "metrics" / "boot-vmm_ms-v1.html").read_text()
-    assert "(again)" in words_of(site / "revisions" / f"{twin[:12]}.html")
+    assert f"{twin[:12]}.html" not in (site / "metrics" / f"boot-vmm_ms-v{VERSION['boot']}.html").read_text()
+    told = words_of(site / "revisions" / f"{twin[:12]}.html")
+    assert "(again)" in told
+    assert "deployed once more beside itself" in told
+    assert "this check-in" not in told
     assert "(again)" not in levels
     again = re.search(r"check-ins measured ?(\d+)", words_of(site / "index.html"))
     assert measured is not None
     assert again is not None
     assert again[1] == measured[1]
+
+
+def test_what_was_measured_before_the_facts_changed_is_no_noise_of_today(farm: SyntheticFarm) -> None:
+    farm.finish_campaign()
+    farm.measure_aa("birch", "new-kernel", blocks=3, epoch="f" * 64)
+    told = dict(zip(("acorn", "birch"), rows_of(farm.publish(), UPLOAD), strict=True))
+    assert told["acorn"].endswith("12 estimated from ordinary sessions")
+    assert told["birch"].endswith("too little measured to say 2 estimated from ordinary sessions")
 
 
 def test_before_anything_is_measured_nothing_is_told(farm: SyntheticFarm) -> None:

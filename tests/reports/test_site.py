@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.pages.sessions import load_told
+from tests.reports.conftest import VERSION
 
 SECRET = "kept-from-everybody"
 
@@ -89,9 +90,18 @@ def test_every_kind_of_page_is_there(judged_site: Path) -> None:
             "clusters/birch.html",
             "compare/acorn..birch.html",
         ),
-        *("sessions/acorn0.html", "sessions/birch2.html", "metrics/boot-answer_ms-v1.html"),
-        *("metrics/cow_start-first_write_us-overlay-v1.html", "data/samples.csv", "data/samples.json"),
-        *("data/comparisons.json", "data/findings.json", "data/findings.atom", "data/metrics/boot-answer_ms-v1.csv"),
+        *("sessions/acorn0.html", "sessions/birch2.html", f"metrics/boot-answer_ms-v{VERSION['boot']}.html"),
+        *(
+            f"metrics/cow_start-first_write_us-overlay-v{VERSION['cow_start']}.html",
+            "data/samples.csv",
+            "data/samples.json",
+        ),
+        *(
+            "data/comparisons.json",
+            "data/findings.json",
+            "data/findings.atom",
+            f"data/metrics/boot-answer_ms-v{VERSION['boot']}.csv",
+        ),
     }
     assert len([name for name in there if name.startswith("revisions/")]) == 5
 
@@ -131,7 +141,7 @@ def test_a_break_is_told_with_its_reason(farm: Any) -> None:
     farm.see_check_ins()
     broken = {
         "scenario": "chunked_upload",
-        "version": 1,
+        "version": VERSION["chunked_upload"],
         "metric": "outcome",
         "unit": "",
         "params": {"shape": "single"},
@@ -150,7 +160,14 @@ def test_a_break_is_told_with_its_reason(farm: Any) -> None:
 def test_a_change_of_the_surroundings_blames_no_check_in(farm: Any) -> None:
     farm.see_check_ins()
     farm.measure("acorn", 1)
-    entry = {"scenario": "boot", "version": 1, "metric": "answer_ms", "unit": "ms", "params": {}, "ratio": 1.3}
+    entry = {
+        "scenario": "boot",
+        "version": VERSION["boot"],
+        "metric": "answer_ms",
+        "unit": "ms",
+        "params": {},
+        "ratio": 1.3,
+    }
     evidence = {"low": 1.2, "high": 1.4, "n": 6, "replication": "session", "direction": "slower"}
     told = {**entry, **evidence, "since": "acorn1", "changed": {"kernel": ["6.1.0", "6.12.0"]}}
     farm.find("acorn", kind="environment", metrics=[told], last_good=None)
@@ -318,7 +335,7 @@ def test_a_campaign_half_way_is_provisional(farm: Any) -> None:
     assert "1 of 3 sessions are in" in words
     assert "Session 1 runs on Birch Cloud since" in words
     assert "Next: session 2 on Acorn Hosting" in words
-    assert "n 1 block, provisional" in words_of(site / "metrics/boot-answer_ms-v1.html")
+    assert "n 1 block, provisional" in words_of(site / f"metrics/boot-answer_ms-v{VERSION['boot']}.html")
     assert "not judged provisional" in words_of(page_of(site, "Pack all drivers"))
 
 
