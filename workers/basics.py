@@ -24,6 +24,12 @@ def clock_ns() -> int:
 
 
 @operation
+def own_cpu_s() -> float:
+    """CPU seconds of this agent so far, without the programs it started."""
+    return time.process_time()
+
+
+@operation
 def read_text(path: str) -> str:
     """A whole text file; what is no UTF-8 is replaced."""
     return Path(path).read_text(encoding="utf-8", errors="replace")

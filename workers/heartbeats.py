@@ -45,6 +45,7 @@ class _Collector:
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.bind((address, 0))
         self._closed = False
+        self.cpu_s = 0.0  # of the thread that listens
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._receive, daemon=True, name="heartbeats")
         self._thread.start()
@@ -87,6 +88,7 @@ class _Collector:
             if self._note(datagram, _arrival_s(ancillary)):
                 with contextlib.suppress(OSError):  # the next heartbeat is answered too
                     self._socket.sendto(_BEGIN, sender)
+            self.cpu_s = time.thread_time()
 
     def _note(self, datagram: bytes, at_s: float) -> bool:
         """Keep what a guest says; whether it is waiting for a word to begin its write test."""
@@ -150,6 +152,12 @@ def stop(port: int) -> None:
     collector = _collectors.pop(port, None)
     if collector is not None:
         collector.close()
+
+
+@operation
+def cpu_s(port: int) -> float:
+    """CPU seconds that listening has cost so far."""
+    return _collector(port).cpu_s
 
 
 @operation

@@ -77,6 +77,13 @@ def pid_namespace(pid: int) -> str | None:
         return None
 
 
+def busy_s() -> float:
+    """CPU seconds that all processors of this machine have worked since its boot, whoever for."""
+    words = (_PROC / "stat").read_text(encoding="ascii").split("\n", 1)[0].split()
+    user, nice, system, _, _, irq, softirq = (int(word) for word in words[1:8])
+    return (user + nice + system + irq + softirq) / _TICKS_PER_S
+
+
 def cpu_s(pid: int) -> float:
     """CPU seconds (user and system) the process has used, all threads; 0 when it is gone."""
     try:

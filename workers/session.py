@@ -35,7 +35,7 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS, identifying_params
-from workers import builds, facts
+from workers import builds, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.fencing import Fence
@@ -121,6 +121,8 @@ class _Run:
     guest_images: dict[str, str] = field(default_factory=dict)
     fidelity: FidelityFact = FidelityFact("emulated", [])
     spent_s: dict[str, float] = field(default_factory=dict)
+    observer: dict[str, tuple[float, float]] = field(default_factory=dict)  # scenario → CPU seconds, seconds
+    busy_before_s: float = field(default_factory=processes.busy_s)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
     done: int = 0
     unfinished: tuple[SessionBench, Verification] | None = None
@@ -163,6 +165,8 @@ class _Run:
         }
         self.fidelity = facts.conclude_fidelity([DOMAIN_TYPE], read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
+        load["cpu_s"] = self._cpu_s()
+        load["observer"] = {name: [round(one, 4) for one in both] for name, both in self.observer.items()}
         load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
         return Facts(
             declared=facts.declared_facts(read),
@@ -179,6 +183,22 @@ class _Run:
         with self._spending("probe"):
             self.bundle.add_probes(self.limits.probe(block))
         self._require_hosts()
+
+    def _cpu_s(self) -> dict[str, float]:
+        """CPU seconds so far: of the whole machine that the session runs on, of the session, and of its agents."""
+        agents = {link.name: link.agent for link in self.hypervisors.links} | {"observer": self.hypervisors.observer}
+        told = {name: agent.call("basics.own_cpu_s", timeout_s=_ALIVE_TIMEOUT_S) for name, agent in agents.items()}
+        whole = {"machine": processes.busy_s() - self.busy_before_s, "session": time.process_time()}
+        return {name: round(seconds, 2) for name, seconds in (whole | told).items()}
+
+    @contextlib.contextmanager
+    def _watching_the_observer(self, scenario: str) -> Iterator[None]:
+        """What listening to guests costs while the scenario measures: CPU seconds and seconds."""
+        before_s, began = self.hypervisors.observe("cpu_s"), time.monotonic()
+        yield
+        cpu_s, took_s = self.observer.get(scenario, (0.0, 0.0))
+        spent_s = self.hypervisors.observe("cpu_s") - before_s
+        self.observer[scenario] = cpu_s + spent_s, took_s + time.monotonic() - began
 
     def _build(self, planned: PlannedBuild) -> builds.Build | ScenarioError:
         """The revision's build, or why it has none."""
@@ -241,7 +261,7 @@ class _Run:
         for scenario in self._in_turn(place):
             self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
             sheet = _sheet(scenario, place)
-            with self._spending("measure"):
+            with self._spending("measure"), self._watching_the_observer(scenario.name):
                 self._ask(sheet, bench, scenario.params)
             sheets.append(sheet)
             self.done += 1

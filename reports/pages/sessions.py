@@ -66,10 +66,14 @@ def load_told(load: Mapping[str, Any]) -> dict[str, str]:
     for when in ("before", "after"):
         averages = [value for value in _sequence(load.get(when)) if isinstance(value, int | float)]
         told[f"load {when} (1, 5, 15 minutes)"] = " ".join(f"{value:.2f}" for value in averages)
-    spent = load.get("spent_s")
-    phases = sorted(spent.items()) if isinstance(spent, dict) else []
-    told["time spent"] = ", ".join(f"{plain(name)} {s:.1f} s" for name, s in phases if isinstance(s, int | float))
+    told["time spent"] = _seconds_told(load.get("spent_s"))
+    told["CPU time, machine and the farm's own"] = _seconds_told(load.get("cpu_s"))
     return {name: text for name, text in told.items() if text}
+
+
+def _seconds_told(seconds: object) -> str:
+    named = sorted(seconds.items()) if isinstance(seconds, dict) else []
+    return ", ".join(f"{plain(name)} {value:.1f} s" for name, value in named if isinstance(value, int | float))
 
 
 def _sequence(value: object) -> Sequence[Any]:

@@ -256,6 +256,7 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
                 "before": [0.2, 0.25, 1.0],
                 "after": [2.0, 1.5, 1.0],
                 "spent_s": {"measure": 118.94, "build": 0.7},
+                "cpu_s": {"machine": 203.1, "session": 4.2, "observer": 1.3},
             },
         },
         fidelity="emulated",

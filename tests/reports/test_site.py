@@ -270,7 +270,7 @@ def test_a_session_tells_what_it_ran_on_and_what_changed(judged_site: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "load", [{}, {"before": 0.2}, {"before": ["x"], "after": None, "spent_s": [1]}, {"spent_s": {"a": "b"}}]
+    "load", [{}, {"before": 0.2}, {"before": ["x"], "after": None, "spent_s": [1]}, {"cpu_s": {"a": "b"}}]
 )
 def test_load_that_a_worker_made_up_is_left_out(load: dict[str, object]) -> None:
     assert load_told(load) == {}
@@ -281,6 +281,7 @@ def test_a_session_tells_its_order_facts_and_bundle(judged_site: Path) -> None:
     assert re.search(r"block 1: ([0-9a-f]{7}, ){3}[0-9a-f]{7}", words)
     assert "Synthetic <b>CPU</b>" in words
     assert "seed of the order 42" in words
+    assert "machine 203.1 s, observer 1.3 s, session 4.2 s" in words
     bundle = judged_site / "data/bundles/acorn1"
     assert (bundle / "manifest.json.sig").is_file()
     assert (bundle / "logs/farm.html.txt").is_file(), "a log must not be taken for a page"

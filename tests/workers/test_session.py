@@ -18,6 +18,7 @@ import pytest
 
 from scenarios.crossing import (
     SCHEMA,
+    Facts,
     Lease,
     Manifest,
     Plan,
@@ -106,6 +107,12 @@ def read_bundle(path: Path) -> tuple[Manifest, list[dict[str, Any]], set[str]]:
     return parse_json(texts["manifest.json"], Manifest, source="manifest"), samples, set(texts)
 
 
+def read_facts(path: Path) -> Facts:
+    with tarfile.open(path) as packed:
+        text = packed.extractfile("facts.json").read().decode()  # type: ignore[union-attr]
+    return parse_json(text, Facts, source="facts")
+
+
 def marked(session: str) -> bool:
     return bool(processes.marked(processes.LEASE_VARIABLE, [session]))
 
@@ -137,6 +144,11 @@ def test_a_check_in_that_cannot_be_built_is_the_stacks_fault_and_costs_the_other
     assert all(s["valid"] and s["value"] > 0 for s in samples)
     assert {"facts.json", "limits.jsonl", "manifest.json.sig", "logs/session.log"} <= names
     assert not marked(plan.session)
+
+    load = read_facts(worker.bundle).load
+    assert set(load["cpu_s"]) == {"machine", "session", "observer", "h1", "h2"}
+    assert sum(load["cpu_s"].values()) - load["cpu_s"]["machine"] < load["cpu_s"]["machine"]
+    assert set(load["observer"]) == {"boot"}
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
