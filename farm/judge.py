@@ -13,6 +13,7 @@ from farm.comparisons import PENDING, campaigns_of, compare_revisions, owner_of
 from farm.findings import environment_findings, product_findings
 from farm.frames import Declared
 from farm.inventory import Cluster
+from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 from farm.results.tables import CheckIn, ComparisonRow, Finding, OutcomeRow, Session
@@ -65,7 +66,7 @@ def _judge_all(
 ) -> tuple[list[ComparisonRow], list[Finding]]:
     """Owner by owner: what is private or somebody else's never mixes with the rest."""
     check_ins = queries.check_ins(engine, EVERYTHING)
-    samples = queries.samples(engine, EVERYTHING)
+    samples = held_samples(engine, EVERYTHING)
     outcomes = queries.outcomes(engine, EVERYTHING)
     facts = _declared_facts(engine)
     owners: dict[tuple[str, ...], list[Session]] = {}

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from farm.analysis.noise import Noise
 from farm.inventory import Cluster
+from farm.limits import held_samples
 from farm.results import queries
 from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, Session
 from reports.judged import Judged
@@ -122,7 +123,7 @@ class Material:
         self.bundles: list[Bundle] = queries.bundles(engine, scope)
         self.outcomes: list[OutcomeRow] = queries.outcomes(engine, scope)
         self.findings: list[Finding] = queries.findings(engine, scope)
-        self.samples = _prepared(queries.samples(engine, scope))
+        self.samples = _prepared(held_samples(engine, scope))
         self._check_in_rows: list[CheckIn] = queries.check_ins(engine, scope)
         self._comparison_rows: list[ComparisonRow] = queries.comparisons(engine, scope)
 

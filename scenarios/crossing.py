@@ -200,6 +200,7 @@ class Facts:
     guest_images: dict[str, str]
     fidelity: FidelityFact
     load: dict[str, Any]
+    sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
 
 
 @dataclass(frozen=True)

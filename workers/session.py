@@ -49,6 +49,7 @@ from workers.objectstores.swift import SwiftStore
 from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks import swift
 from workers.sweep import sweep
+from workers.volumes.base import BASE_MIB
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 _FACTS_TIMEOUT_S = 60.0
@@ -175,6 +176,7 @@ class _Run:
             guest_images=self.guest_images,
             fidelity=self.fidelity,
             load=load,
+            sizes_mib={"base image": BASE_MIB},
         )
 
     def _probe(self, block: int) -> None:

@@ -8,7 +8,7 @@ from farm.analysis.student import t_quantile
 
 Verdict = Literal["different", "no difference beyond δ", "inconclusive", "not judged"]
 
-ANALYSIS_VERSION = 1
+ANALYSIS_VERSION = 2
 
 BLOCKS_NEEDED = 5  # whole blocks below which a revision is not judged against its parent
 SESSIONS_NEEDED = 2  # independent sessions below which nothing is confirmed
@@ -25,6 +25,7 @@ LENT = 1.5  # degrees of freedom that other revisions lend to a pair, as a multi
 AGREEMENT = 0.5  # share of the whole effect that a session, and the raw series, must show by themselves
 
 DETECTABLE_POWER = 0.8  # share of campaigns that must find an effect for it to be called detectable
+BEYOND_LIMIT = 1.1  # share of what is physically possible above which a session's metric is void: that is our error
 NOISE_FREEDOM_NEEDED = 8  # degrees of freedom below which nobody relies on a scatter: two A/A campaigns of five blocks
 
 

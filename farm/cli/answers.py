@@ -7,6 +7,7 @@ from typing import Any
 from farm import answers
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
+from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 
@@ -68,7 +69,7 @@ def show_results(arguments: argparse.Namespace, context: Context) -> int:
         context.cluster(arguments.cluster)
     if arguments.revision is not None:
         wanted["revision"] = _revision(context, arguments.revision)
-    _print(answers.results(queries.samples(context.engine, EVERYTHING, **wanted)), _RESULT_COLUMNS, arguments.json)
+    _print(answers.results(held_samples(context.engine, EVERYTHING, **wanted)), _RESULT_COLUMNS, arguments.json)
     return 0
 
 

@@ -294,3 +294,23 @@ def test_what_came_with_or_after_a_broken_check_in_is_held_against_the_last_one_
     assert "boot" in {entry["scenario"] for entry in slower.metrics}
     compared = farm.comparisons(revision=revision_at(4), scenario="boot")
     assert {row.other_revision for row in compared} == {revision_at(2)}
+
+
+def answers_late(kind: Kind) -> float:
+    return 1.5 if (kind.scenario, kind.metric.name) == ("boot", "answer_ms") else 1.0
+
+
+def answers_at_once(kind: Kind) -> float:
+    """Guests that are said to have answered before they can have booted."""
+    return 0.2 if (kind.scenario, kind.metric.name) == ("boot", "answer_ms") else 1.0
+
+
+@pytest.mark.parametrize(("cores", "found"), [("64", [("2", "acorn", "slower", "confirmed")]), ("1", [])])
+def test_what_no_host_can_do_accuses_nobody(tmp_path: Path, cores: str, found: list[Any]) -> None:
+    farm = a_farm(tmp_path, effects={1: answers_at_once, 2: answers_late})
+    farm.cores = cores
+    measure_all(farm, "history", [1, 2, 3], clusters=["acorn"])
+    farm.judge()
+    assert named(farm) == found
+    rows = farm.comparisons(scenario="boot", metric="answer_ms", revision=revision_at(2))
+    assert ("different" in {row.verdict for row in rows}) is bool(found)

@@ -80,6 +80,7 @@ class SyntheticFarm:
     series: dict[tuple[str, Kind], int] = field(default_factory=dict)
     host_factor: float = 1.0  # the cluster itself becomes this much slower
     declared_facts: dict[str, str] = field(default_factory=lambda: {"kernel": "6.1.0"})
+    cores: str = "unknown"  # of its hosts
 
     def see_check_ins(self, count: int) -> None:
         self._add(*(_check_in(number) for number in range(1, count + 1)))
@@ -177,7 +178,7 @@ class SyntheticFarm:
             session=session.id,
             attempt=1,
             accepted=True,
-            facts={"declared": dict(self.declared_facts)},
+            facts={"declared": dict(self.declared_facts), "hosts": {"h1": {"cores": self.cores}}},
             fidelity="emulated",
             received_at=self.now,
             **owner_columns(session),

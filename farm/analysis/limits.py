@@ -1,0 +1,112 @@
+"""What is physically possible: the limit of a figure, from what was probed where it was measured.
+
+Each rule is a bound that nothing can beat, made of known terms alone. Where a term is unknown it is left out, so that
+the bound is weaker and still true; where nothing is left there is no rule, and "no limit known" is said instead.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from scenarios.contract import Direction
+from scenarios.probes import KINDS, OBSERVER, STORAGE, ProbeName
+
+Place = tuple[ProbeName, str, str | None]  # kind, where, and the other end of a link
+
+
+@dataclass(frozen=True)
+class Limit:
+    """In the metric's unit: the least it can be, or the most. `why` says what it is made of."""
+
+    value: float
+    better: Direction
+    why: str
+
+    def share(self, value: float) -> float:
+        """How much of what is possible a value reached: 1 is all of it, and more cannot be."""
+        if self.better == "higher":
+            return value / self.value
+        return self.value / value if value > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What is known of a figure besides its value; what is not known is missing.
+
+    `params` are all of the scenario's, `hosts` by role, `beside` the other metrics of the same cells, `cores` and
+    `best` what the hosts have and can do, `replicas` on how many disks the revision stores everything.
+    """
+
+    params: Mapping[str, str]
+    hosts: Mapping[str, str]
+    beside: Mapping[str, float]
+    cores: Mapping[str, int]
+    best: Mapping[Place, float]
+    replicas: int | None
+    base_mib: float | None
+
+
+def best_of(probes: list[tuple[Place, float]]) -> dict[Place, float]:
+    """The best value of each place: a busy moment makes a probe worse, and nothing makes it better than it is."""
+    best: dict[Place, float] = {}
+    for place, value in probes:
+        choose = max if KINDS[place[0]].better == "higher" else min
+        best[place] = choose(best.get(place, value), value)
+    return best
+
+
+def limit_of(scenario: str, metric: str, known: Circumstances) -> Limit | None:
+    """None where no limit is known."""
+    rule = _RULES.get((scenario, metric))
+    return rule(known) if rule else None
+
+
+def _boot(known: Circumstances) -> Limit | None:
+    """The VMM's CPU time on all of the host's processors at once."""
+    cpu_s, cores = known.beside.get("qemu_cpu_s"), known.cores.get(known.hosts.get("host", ""))
+    guests = int(known.params.get("guests", 1))
+    if cpu_s is None or not cores:
+        return None
+    work = f"{cpu_s:.3g} s of CPU time" if guests == 1 else f"{guests} × {cpu_s:.3g} s of CPU time"
+    return Limit(guests * cpu_s / cores * 1e3, "lower", f"{work} ÷ {cores} processors")
+
+
+def _create(known: Circumstances) -> Limit | None:
+    """A full copy writes all of the base image; the other methods write next to nothing, whatever its size."""
+    if known.params.get("method") != "copy" or known.base_mib is None:
+        return None
+    speed = known.best.get(("disk write", known.hosts.get("host", ""), None))
+    return (
+        Limit(known.base_mib / speed * 1e3, "lower", f"{known.base_mib:g} MiB ÷ disk write {speed:.0f} MiB/s")
+        if speed
+        else None
+    )
+
+
+def _goodput(known: Circumstances) -> Limit | None:
+    """All bytes pass the client's link once, and reach the disks as often as there are replicas."""
+    link, disks = known.best.get(("network", OBSERVER, STORAGE)), known.best.get(("disk write", STORAGE, None))
+    found = [Limit(link, "higher", f"network {link:.0f} MiB/s")] if link else []
+    if disks and known.replicas:
+        why = f"the store's disks {disks:.0f} MiB/s ÷ {known.replicas} replicas"
+        found.append(Limit(disks / known.replicas, "higher", why))
+    return min(found, key=lambda limit: limit.value, default=None)
+
+
+def _migration(known: Circumstances) -> Limit | None:
+    """What was sent passes the link between the two hosts."""
+    sent = known.beside.get("sent_mib")
+    link = known.best.get(("network", known.hosts.get("source", ""), known.hosts.get("target", "")))
+    return (
+        Limit(sent / link * 1e3, "lower", f"{sent:.3g} MiB sent ÷ network {link:.0f} MiB/s") if sent and link else None
+    )
+
+
+_RULES: Mapping[tuple[str, str], Callable[[Circumstances], Limit | None]] = {
+    ("boot", "answer_ms"): _boot,
+    ("boot_many", "last_answer_ms"): _boot,
+    ("cow_start", "answer_ms"): _boot,
+    ("cow_start", "create_ms"): _create,
+    ("chunked_upload", "goodput_mib_s"): _goodput,
+    ("live_migration", "total_ms"): _migration,
+}
