@@ -50,6 +50,7 @@ def _records(samples: pd.DataFrame) -> list[dict[Any, Any]]:
             "hosts": json.loads(row["hosts"]),
             "taken_at": _iso(row["taken_at"]),
             "void_reason": row["void_reason"] or None,
+            **{name: None if pd.isna(row[name]) else row[name] for name in ("limit", "share")},  # JSON has no NaN
         }
         for row in samples.to_dict("records")
     ]
