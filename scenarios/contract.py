@@ -20,6 +20,7 @@ from typing import Literal, Protocol
 from scenarios.parameters import Parameter, Values
 
 Direction = Literal["lower", "higher"]
+MigrationPhase = Literal["transfer", "switch-over"]
 Fault = Literal["stack", "hypervisor", "donor", "farm"]
 
 
@@ -214,8 +215,20 @@ class Guest(Protocol):
         then on. Without it the target has to reach the guest's disk.
         """
 
+    def wait_for_migration(self, phase: MigrationPhase, *, timeout_s: float) -> None:
+        """Until its migration, which another thread asked for, sends memory, or pauses it to switch over.
+
+        Raises WorkNotProven when that is not seen.
+        """
+
+    def cancel_migration(self) -> None:
+        """Abort its migration, which another thread asked for; harmless when that has just ended."""
+
     def found_on(self) -> Sequence[str]:
         """Names of all hosts of the bench on which its VMM process is alive now."""
+
+    def known_on(self) -> Sequence[str]:
+        """Names of all hosts of the bench whose hypervisor knows it now."""
 
     def console(self) -> str:
         """Everything it printed, on all hosts it ran on."""
@@ -245,6 +258,16 @@ class Host(Protocol):
 
         Raises Unsupported where the host cannot do this method.
         """
+
+    def link_cut(self, *, limit_s: float) -> AbstractContextManager[None]:
+        """Within it the host is off the test network; after `limit_s` it comes back, whatever becomes of us.
+
+        Raises Unsupported where that cannot be done to this host. Leaving raises WorkNotProven unless it was off the
+        network all the while.
+        """
+
+    def link_capped(self, mib_s: int, *, limit_s: float) -> AbstractContextManager[None]:
+        """Within it the host sends no more than this over the test network; ends and raises as `link_cut`."""
 
     def written_bytes(self) -> int | None:
         """Bytes ever written to the device under its disks, by anybody; None where the host does not tell."""

@@ -1,10 +1,14 @@
 """What scenarios that move guests have in common: their guests, how these are moved, and where to."""
 
-from scenarios.contract import Bench, Disk, Guest, Host, MigrationStyle, Unsupported, Workload
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scenarios.contract import Bench, Disk, Failed, Guest, Host, MigrationReport, MigrationStyle, Unsupported, Workload
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.survival import wait_until_steady
+from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, wait_until_steady
 
 TIMEOUT_S = 60.0
+PLAIN = MigrationStyle()
 WORKLOAD: tuple[Parameter, ...] = (
     Number("working_set_mib", 32, 1, 1024, "MiB", "memory that the guest rewrites"),
     Number("dirty_pages_per_s", 1000, 100, 100_000, "pages/s", "how fast it rewrites it, 4 KiB each"),
@@ -37,6 +41,60 @@ def style_of(params: Values) -> MigrationStyle:
     )
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One move that was asked for, and how it ended: with a report, or with what the hypervisor said instead."""
+
+    guest: Guest
+    target: Host
+    asked_s: float
+    ended_s: float
+    report: MigrationReport | None = None
+    refusal: str = ""
+
+    @property
+    def took_s(self) -> float:
+        return self.ended_s - self.asked_s
+
+
+def attempt(
+    bench: Bench, guest: Guest, target: Host, *, style: MigrationStyle = PLAIN, timeout_s: float = TIMEOUT_S
+) -> Attempt:
+    """Move a guest, or be told why not; may run in a thread. Raises what is not the hypervisor's to say."""
+    asked_s = bench.now_s()
+    try:
+        report = guest.migrate(target, timeout_s=timeout_s, style=style)
+    except Failed as failure:
+        if failure.fault != "hypervisor":
+            raise
+        return Attempt(guest, target, asked_s, bench.now_s(), refusal=str(failure))
+    return Attempt(guest, target, asked_s, bench.now_s(), report=report)
+
+
+def moved(attempt: Attempt) -> MigrationReport:
+    """The report of a move that must not fail; raises Failed(hypervisor)."""
+    if attempt.report is None:
+        raise Failed("hypervisor", attempt.refusal)
+    return attempt.report
+
+
+def makespan_s(attempts: Sequence[Attempt]) -> float:
+    """From the first request until the last move ended."""
+    return max(one.ended_s for one in attempts) - min(one.asked_s for one in attempts)
+
+
+def sent_mib(attempts: Sequence[Attempt]) -> float | None:
+    """What all moves sent; None where the hypervisor does not tell it of each."""
+    told = [moved(one).sent_mib for one in attempts]
+    return None if None in told else sum(mib for mib in told if mib is not None)
+
+
+def silence_ms(attempts: Sequence[Attempt]) -> float:
+    """The longest silence of any of the guests around its own attempt."""
+    around = [one.guest.beats(one.asked_s - STEADY_S, one.ended_s + SETTLE_S) for one in attempts]
+    return max(longest_silence_s(beats) for beats in around) * 1e3
+
+
 def two_hosts(bench: Bench, placement: str = "any") -> tuple[Host, Host]:
     """The source and the target of a move; raises Unsupported where no two hosts stand so."""
     if len(bench.hosts) < 2:
@@ -51,11 +109,20 @@ def two_hosts(bench: Bench, placement: str = "any") -> tuple[Host, Host]:
 
 def working_guest(bench: Bench, host: Host, disk: Disk, workload: Workload) -> Guest:
     """A guest at work, kept until the round has been verified."""
-    guest = bench.keep(host.guest(nonce=bench.nonce(), disk=disk, workload=workload))
-    guest.start()
-    guest.first_answer(timeout_s=TIMEOUT_S)
-    wait_until_steady(bench, guest)
+    (guest,) = working_guests(bench, [(host, disk)], workload)
     return guest
+
+
+def working_guests(bench: Bench, places: Sequence[tuple[Host, Disk]], workload: Workload) -> list[Guest]:
+    """Guests at work, started together and kept until the round has been verified."""
+    guests = [bench.keep(host.guest(nonce=bench.nonce(), disk=disk, workload=workload)) for host, disk in places]
+    for guest in guests:
+        guest.start()
+    for guest in guests:
+        guest.first_answer(timeout_s=TIMEOUT_S)
+    for guest in guests:
+        wait_until_steady(bench, guest)
+    return guests
 
 
 def _stands(placement: str, source_zone: str, target_zone: str) -> bool:

@@ -60,6 +60,15 @@ def prove_survival(bench: Bench, guest: Guest, workload: Workload, target: str, 
     return f"alive on {target} alone: {len(beats)} heartbeats, {pages} pages and {blocks} blocks checked, none bad"
 
 
+def prove_survival_alone(bench: Bench, guest: Guest, workload: Workload, target: str, finished_s: float) -> str:
+    """As `prove_survival`, and no other host's hypervisor knows of the guest any more."""
+    told = prove_survival(bench, guest, workload, target, finished_s)
+    known_on = list(guest.known_on())
+    if known_on != [target]:
+        raise Failed("hypervisor", f"the guest is known on {', '.join(known_on) or 'no host'}, not on {target} alone")
+    return told
+
+
 def wait_until_steady(bench: Bench, guest: Guest) -> None:
     """Until the guest beats, and has checked memory and disk.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from scenarios import live_migration
+from scenarios import evacuation, link_cut, live_migration
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 
@@ -45,3 +45,38 @@ def test_zones_that_the_cluster_does_not_have_are_unsupported(lab: Lab) -> None:
     (outcome,) = outcomes_of(lab.measure(live_migration.SCENARIO, bench, placement="other-zone"))
     assert outcome.outcome == "unsupported"
     assert "h2 in here/room-2, h3 in here/room-2" in (outcome.reason or "")
+
+
+def test_a_host_is_emptied_and_gets_its_guests_back(lab: Lab) -> None:
+    sheet = lab.measure(evacuation.SCENARIO, lab.bench(), order="parallel", guests=2)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert outcome.evidence[0] == "h1 emptied: its 2 guests live on h2, h3"
+    assert [told.startswith("alive on h1 alone") for told in outcome.evidence[1:]] == [True, True]
+    assert set(values_of(sheet)) == {metric.name for metric in evacuation.SCENARIO.metrics}
+    assert lab.guests_left() == []
+
+
+def test_a_guest_is_moved_when_the_link_of_its_host_is_back(lab: Lab) -> None:
+    sheet = lab.measure(link_cut.SCENARIO, lab.bench(), side="source", outage_s=2)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    values = values_of(sheet)
+    assert values["moved"] == 1
+    assert values["silence_ms"] > 2000
+    assert values["ended_s"] > 2
+    assert outcome.evidence[-1].startswith("alive on h2 alone")
+    assert lab.guests_left() == []
+
+
+def test_a_guest_stays_where_it_is_when_the_link_breaks_for_good(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_cut, "PATIENCE_S", 6.0)
+    sheet = lab.measure(link_cut.SCENARIO, lab.bench(), outage_s=0)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    values = values_of(sheet)
+    assert values["moved"] == 0
+    assert "noticed_s" not in values  # it hung, until we gave it up
+    assert "not done within 6 s" in outcome.evidence[0]
+    assert outcome.evidence[-1].startswith("alive on h1 alone")
+    assert lab.guests_left() == []

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, WorkNotProven
 from tests.helpers.local_clusters import CHECKOUT, libvirt_of, planned_cluster, start_bare_guest, wait_for
 from workers import processes
+from workers.agent import LinkDead
 from workers.hosts.base import ClusterHosts, Host
 from workers.hosts.init import GUEST_UID
 from workers.hosts.namespaces import LocalCluster
@@ -346,3 +347,28 @@ def test_a_hanging_libvirtd_is_the_donors_fault(
         assert caught.value.fault == "donor"
     finally:
         os.kill(daemon, signal.SIGCONT)
+
+
+def test_a_link_that_is_cut_comes_back_whoever_is_killed(up: ClusterHosts) -> None:
+    first, second = up.hosts
+    with first.agent("test-session") as agent:
+        agent.call("hosts.wire.cut", timeout_s=10, interface=first.wire, limit_s=60)
+        assert reached_from(second, first.address) != REFUSED
+        with pytest.raises(LinkDead):
+            agent.run(["sh", "-c", "kill -9 $PPID"], timeout_s=10)
+        assert wait_for(lambda: reached_from(second, first.address) == REFUSED)
+    with first.agent("test-session") as agent:
+        agent.call("hosts.wire.cut", timeout_s=10, interface=first.wire, limit_s=0.1)
+        assert wait_for(lambda: reached_from(second, first.address) == REFUSED)
+        with pytest.raises(WorkNotProven, match="by itself"):
+            agent.call("hosts.wire.mend", timeout_s=10, interface=first.wire)
+
+
+@pytest.mark.parametrize(
+    "harm", ["ip link set eth0 down", "tc qdisc add dev eth0 root tbf rate 1mbit burst 32kb latency 50ms"]
+)
+def test_a_link_that_was_left_harmed_is_mended(cluster: LocalCluster, up: ClusterHosts, harm: str) -> None:
+    with up.hosts[0].agent("test-session") as agent:
+        agent.run(harm.split(), timeout_s=10)
+        assert network_is_whole(cluster.up())
+        assert "tbf" not in agent.run(["tc", "qdisc", "show", "dev", "eth0"], timeout_s=10)

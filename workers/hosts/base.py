@@ -43,6 +43,10 @@ class Host(Protocol):
         """The bridge that guests are attached to."""
 
     @property
+    def wire(self) -> str | None:
+        """The interface by which it is on the test network, where that may be cut: its agent does not need it."""
+
+    @property
     def emulator(self) -> str: ...
 
     @property

@@ -18,6 +18,7 @@ class Interface:
     up: bool
     carrier: bool  # up, and so is the other end
     master: str | None
+    capped: bool  # what it lets out is held up on purpose
 
 
 def namespace_path(pid: int) -> str:
@@ -43,7 +44,7 @@ def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None =
     an address of its own. What is left of a broken wire is removed."""
     wire, end = _interfaces(node_pid).get("eth0"), _interfaces(switch_pid).get(port)
     # the kernel takes a dead switch's wires away some time after it died: until then they look whole from here
-    connected = wire is not None and wire.carrier and end is not None and end.carrier
+    connected = wire is not None and wire.carrier and not wire.capped and end is not None and end.carrier
     if connected and wire is not None and (address in wire.addresses if address else wire.master == "br0"):
         return
     if wire is not None:
@@ -70,6 +71,7 @@ def _interfaces(pid: int) -> dict[str, Interface]:
             up="UP" in entry["flags"],
             carrier={"UP", "LOWER_UP"} <= set(entry["flags"]),
             master=entry.get("master"),
+            capped=entry.get("qdisc") not in ("noqueue", "noop"),
         )
         for entry in entries
         if entry.get("ifname")

@@ -63,6 +63,7 @@ class LocalHost:
     address: str
     pid: int  # of its first process, as seen from this machine
     bridge: str = "br0"
+    wire: str = "eth0"
     emulator: str = "/usr/bin/qemu-system-x86_64"
     guest_uid: int = init.GUEST_UID
     work_dir: Path = init.WORK_DIR

@@ -8,7 +8,7 @@ from typing import Any
 
 import libvirt
 
-from scenarios.contract import Failed, MigrationReport, MigrationStyle, ScenarioError, WorkNotProven
+from scenarios.contract import Failed, MigrationPhase, MigrationReport, MigrationStyle, ScenarioError, WorkNotProven
 from workers.hypervisors.calls import ask, error_of, is_gone
 
 _CALL_TIMEOUT_S = 30.0
@@ -16,6 +16,8 @@ _CALL_TIMEOUT_S = 30.0
 _ABORT_TIMEOUT_S = 40.0
 _PASSES_BEFORE_SWITCH = 2  # the second has begun: all memory was sent once
 _POLL_S = 0.01
+_PHASE_POLL_S = 0.002
+_SWITCHING = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION]
 
 
 # UNSAFE: the disk is shared through a folder, which libvirt cannot know to be coherent
@@ -65,6 +67,25 @@ def _switch_to_post_copy(what: str, domain: libvirt.virDomain, over: Callable[[]
     return False
 
 
+def wait_for(phase: MigrationPhase, what: str, domain: libvirt.virDomain, *, timeout_s: float) -> None:
+    """Until the domain's migration is in this phase; raises WorkNotProven when that is not seen in time."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Failed):  # no job yet, or the guest is gone already
+            if phase == "transfer" and ask(what, _CALL_TIMEOUT_S, domain.jobStats).get("memory_processed", 0) > 0:
+                return
+            if phase == "switch-over" and ask(what, _CALL_TIMEOUT_S, domain.state) == _SWITCHING:
+                return
+        time.sleep(_PHASE_POLL_S)
+    raise WorkNotProven(f"{what}: its {phase} was not seen within {timeout_s:g} s")
+
+
+def cancel(what: str, domain: libvirt.virDomain) -> None:
+    """Abort the domain's migration; harmless when it has just ended."""
+    with contextlib.suppress(Failed):
+        ask(what, _CALL_TIMEOUT_S, domain.abortJob)
+
+
 def run(
     what: str,
     domain: libvirt.virDomain,
@@ -93,8 +114,7 @@ def run(
     switched = post_copy and _switch_to_post_copy(what, domain, lambda: bool(outcome), timeout_s)
     thread.join(timeout_s)
     if not outcome:
-        with contextlib.suppress(ScenarioError):  # it may end by itself right now
-            ask(f"abort: {what}", _CALL_TIMEOUT_S, domain.abortJob)
+        cancel(f"abort: {what}", domain)
         thread.join(_ABORT_TIMEOUT_S)
         raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s{last_words()}")
     error = outcome[0]

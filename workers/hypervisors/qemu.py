@@ -27,6 +27,7 @@ from scenarios.contract import (
     Stages,
     Unsupported,
     Workload,
+    WorkNotProven,
     WriteTimes,
 )
 from scenarios.recipe import DiskSettings, GuestSettings
@@ -254,6 +255,30 @@ class QemuHost:
         answer = self.link.agent.call("volumes.device.written_bytes", timeout_s=_CALL_TIMEOUT_S, folder=folder)
         return None if answer is None else int(answer)
 
+    @contextlib.contextmanager
+    def link_cut(self, *, limit_s: float) -> Iterator[None]:
+        with self._harmed("cut", limit_s=limit_s) as carried:
+            yield
+        if carried[0]:
+            raise WorkNotProven(f"{carried[0]} bytes went over the link of {self.name} while it was cut")
+
+    @contextlib.contextmanager
+    def link_capped(self, mib_s: int, *, limit_s: float) -> Iterator[None]:
+        with self._harmed("cap", mib_s=mib_s, limit_s=limit_s):
+            yield
+
+    @contextlib.contextmanager
+    def _harmed(self, harm: str, **how: float) -> Iterator[list[int]]:
+        """Yields what then holds the bytes that the link carried within."""
+        wire, carried = self.link.host.wire, [0]
+        if wire is None:
+            raise Unsupported(f"the link of {self.name} must stay as it is")
+        self.link.agent.call(f"hosts.wire.{harm}", timeout_s=_CALL_TIMEOUT_S, interface=wire, **how)
+        try:
+            yield carried
+        finally:
+            carried[0] = int(self.link.agent.call("hosts.wire.mend", timeout_s=_CALL_TIMEOUT_S, interface=wire))
+
 
 class QemuGuest:
     """One transient domain (scenarios.contract.Guest)."""
@@ -427,6 +452,9 @@ class QemuGuest:
                 parts.append(str(link.agent.call("basics.read_text", timeout_s=_CALL_TIMEOUT_S, path=path)))
         return "".join(parts)
 
+    def known_on(self) -> Sequence[str]:
+        return [link.name for link in self.cluster.links if find(link.connection, self.name, _CALL_TIMEOUT_S)]
+
     def found_on(self) -> Sequence[str]:
         return [link.name for link in self.cluster.links if self._is_alive_on(link)]
 
@@ -465,6 +493,12 @@ class QemuGuest:
         if not self._is_alive_on(link):
             raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}")
         return migration.report(started_s, finished_s, statistics)
+
+    def wait_for_migration(self, phase: contract.MigrationPhase, *, timeout_s: float) -> None:
+        migration.wait_for(phase, f"migration of guest {self.name}", self._started(), timeout_s=timeout_s)
+
+    def cancel_migration(self) -> None:
+        migration.cancel(f"cancel migration of guest {self.name}", self._started())
 
     def _xml_for(self, domain: libvirt.virDomain, link: HostLink, disk: disks.AgentDisk | None) -> str:
         xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
