@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -188,17 +188,35 @@ class Material:
     @cached_property
     def figures(self) -> list[Figure]:
         """Every raw figure, by metric, cluster and check-in."""
-        fidelity = self.samples.groupby(["cluster", "revision"])["fidelity"].agg(
-            lambda words: " and ".join(sorted(set(words)))
-        )
         judged = {
             (item.metric, item.row.cluster, revision)
             for item in self.judged
             if item.row.between == "revisions" and item.verdict != "not judged"
             for revision in (item.row.revision, item.row.other_revision)
         }
+        return self._figures(self.samples, judged)
+
+    @cached_property
+    def swept(self) -> list[Figure]:
+        """The figures of sweeps alone, which are not judged."""
+        return self._figures(self.samples[self.samples["purpose"] == "sweep"], frozenset())
+
+    @cached_property
+    def only_swept(self) -> frozenset[MeasuredMetric]:
+        """What sweeps alone have measured: pages of check-ins do not list it."""
+        others = self.samples[self.samples["purpose"] != "sweep"]
+        keys = ["scenario", "version", "metric", "params", "unit"]
+        asked = {MeasuredMetric.of_record(row) for row in others[keys].drop_duplicates().to_dict("records")}
+        return frozenset(figure.metric for figure in self.swept) - asked
+
+    def _figures(
+        self, samples: pd.DataFrame, judged: Collection[tuple[MeasuredMetric, str, str | None]]
+    ) -> list[Figure]:
+        fidelity = samples.groupby(["cluster", "revision"])["fidelity"].agg(
+            lambda words: " and ".join(sorted(set(words)))
+        )
         figures = []
-        for row in summarise(self.samples).to_dict("records"):
+        for row in summarise(samples).to_dict("records"):
             checkin = self.revision(row["revision"])
             if checkin is None:
                 continue

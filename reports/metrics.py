@@ -43,6 +43,13 @@ class MeasuredMetric:
             return None
         return next((metric for metric in scenario.metrics if metric.name == self.metric), None)
 
+    @cached_property
+    def asked(self) -> dict[str, str]:
+        """Which of the scenario's parameters were not as by default, as a sweep asks them; the rest names its cells."""
+        scenario = SCENARIOS.get(self.scenario)
+        known = {parameter.name for parameter in scenario.parameters} if scenario else set()
+        return {name: value for name, value in self.params if name in known}
+
     @property
     def direction(self) -> Direction:
         return self.declared.direction if self.declared else "lower"

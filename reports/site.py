@@ -38,6 +38,7 @@ from reports.pages.metrics import metric_pages
 from reports.pages.noise import noise_page
 from reports.pages.revisions import revision_pages
 from reports.pages.sessions import session_pages
+from reports.pages.sweeps import sweep_pages
 from reports.raw import data_files
 from scenarios.crossing import digest_of
 
@@ -52,6 +53,7 @@ _NAVIGATION = (
     ("clusters/index.html", "Clusters"),
     ("compare/index.html", "Comparison"),
     ("sessions/index.html", "Sessions"),
+    ("sweeps/index.html", "Sweeps"),
     ("noise.html", "Noise"),
     ("method.html", "Method"),
     ("data/index.html", "Data"),
@@ -159,6 +161,7 @@ def _pages(material: Material, findings: list[FindingView], bundle_files: dict[s
     yield from front_pages(material, findings)
     yield from revision_pages(material, findings)
     yield from metric_pages(material)
+    yield from sweep_pages(material)
     yield noise_page(material)
     yield from cluster_pages(material, findings)
     yield from comparison_pages(material)

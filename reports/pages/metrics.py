@@ -14,13 +14,22 @@ from reports.summaries import block_values
 
 
 def metric_pages(material: Material) -> Iterator[Page]:
-    groups: dict[str, list[MeasuredMetric]] = {}
-    for metric in material.metrics:
-        groups.setdefault(metric.group, []).append(metric)
-    newest = {metric: _newest(material, metric) for metric in material.metrics}
-    yield Page("metrics/index.html", "metrics.html.j2", "metrics/index.html", {"groups": groups, "newest": newest})
+    always = [metric for metric in material.metrics if metric not in material.only_swept]
+    content = {
+        "groups": _by_group(always),
+        "swept": _by_group(sorted(material.only_swept)),
+        "newest": {metric: _newest(material, metric) for metric in always},
+    }
+    yield Page("metrics/index.html", "metrics.html.j2", "metrics/index.html", content)
     for metric in material.metrics:
         yield Page(metric.path, "metric.html.j2", "metrics/index.html", _content(material, metric))
+
+
+def _by_group(metrics: list[MeasuredMetric]) -> dict[str, list[MeasuredMetric]]:
+    groups: dict[str, list[MeasuredMetric]] = {}
+    for metric in metrics:
+        groups.setdefault(metric.group, []).append(metric)
+    return groups
 
 
 def _newest(material: Material, metric: MeasuredMetric) -> list[Figure | None]:

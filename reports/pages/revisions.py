@@ -55,7 +55,11 @@ def _done(material: Material) -> list[Any]:
 
 
 def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> dict[str, Any]:
-    metrics = [metric for metric in material.metrics if material.figure(metric, view.name, checkin.revision)]
+    metrics = [
+        metric
+        for metric in material.metrics
+        if metric not in material.only_swept and material.figure(metric, view.name, checkin.revision)
+    ]
     rows = [_row(material, checkin, view, metric) for metric in metrics]
     bars = tuple(bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title)))
     title = f"Revision {checkin.short} ÷ {_other(material, checkin)} on {view.donor}"

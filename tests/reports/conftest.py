@@ -20,8 +20,10 @@ from farm.results.database import open_database, transact
 from farm.results.writing import write_analysis
 from farm.settings import CHECKOUT, CampaignSettings, FarmFile, RepositorySettings, Settings
 from reports import publish
+from scenarios import sweeps
 from scenarios.crossing import digest_of, revision_of, to_data
-from scenarios.registry import SCENARIOS
+from scenarios.registry import SCENARIOS, identifying_params
+from scenarios.sweeps import Sweep
 
 START = datetime.datetime(2026, 3, 1, 8, 0, tzinfo=datetime.UTC)
 SUBJECTS = (
@@ -106,6 +108,18 @@ class SyntheticFarm:
         transact(self.engine, lambda transaction: _measure_aa(transaction, row, cluster, epoch))
         return question.revision
 
+    def measure_sweep(self, cluster: str, name: str, number: int) -> None:
+        """A finished session of this sweep for check-in `number`; each combination is 1 more than the one before."""
+        sweep = sweeps.load(name)
+        row = _session(cluster, 0, "done")
+        row.id, row.key = f"{cluster}-{name}", digest_of([cluster, name])
+        row.purpose, row.campaign, row.revision = "sweep", f"example-{name}", revision_at(number)
+        row.blocks, row.scenarios = sweep.blocks, [to_data(cell) for cell in sweep.cells]
+        self.add(row)
+        self.add(_bundle(row, {}, cluster))
+        (self.settings.bundles_dir / f"{row.id}-1").mkdir(parents=True)
+        transact(self.engine, lambda transaction: _measure_sweep(transaction, row, cluster, sweep, number))
+
     def judge(self) -> None:
         """Put down the verdicts that these samples call for."""
         comparisons = [*_against_parents(), *_against_clusters()]
@@ -155,11 +169,23 @@ def farm(make_farm: Callable[[str], SyntheticFarm]) -> SyntheticFarm:
 @pytest.fixture(scope="module")
 def judged_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site of a finished campaign, written once for the tests that only read it."""
-    home = tmp_path_factory.mktemp("judged")
+    return _finished(tmp_path_factory.mktemp("judged")).publish()
+
+
+@pytest.fixture(scope="module")
+def swept_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a sweep."""
+    made = _finished(tmp_path_factory.mktemp("swept"))
+    for cluster in ("acorn", "birch"):
+        made.measure_sweep(cluster, "boot-memory", 2)
+    return made.publish()
+
+
+def _finished(home: Path) -> SyntheticFarm:
     settings = Settings(home, None, FarmFile())
     made = SyntheticFarm(open_database(settings.database_url), settings, load_inventory(CHECKOUT / "inventory"))
     made.finish_campaign()
-    return made.publish()
+    return made
 
 
 def _check_in(number: int, subject: str) -> tables.CheckIn:
@@ -294,6 +320,15 @@ def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str,
                 sample = _sample(session, series, block, order, 0, level * float(np.exp(rng.normal(0, spread))), False)
                 sample.revision = build["revision"]
                 transaction.add(sample)
+
+
+def _measure_sweep(transaction: Transaction, session: tables.Session, cluster: str, sweep: Sweep, number: int) -> None:
+    for place, cell in enumerate(sweep.cells):
+        for metric in SCENARIOS[sweep.scenario].metrics:
+            params = identifying_params(cell)
+            series = _series(transaction, cluster, sweep.scenario, params, metric.name, metric.unit)
+            for block in range(sweep.blocks):
+                transaction.add(_sample(session, series, block, 0, number, 1.0 + place, False))
 
 
 def _series(

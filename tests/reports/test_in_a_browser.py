@@ -18,7 +18,7 @@ _PAGES = (
         "clusters/acorn.html",
         "compare/acorn..birch.html",
     ),
-    *("sessions/index.html", "sessions/acorn2.html"),
+    *("sessions/index.html", "sessions/acorn2.html", "sweeps/index.html", "sweeps/boot-memory.html"),
 )
 _TIMEOUT_S = 60
 # frames of the width in question, which the measuring page may look into; the site's own pages run no script
@@ -62,15 +62,15 @@ def look(site: Path, tmp_path: Path, width: int, *flags: str) -> list[dict[str, 
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_no_page_is_wider_than_the_screen(judged_site: Path, tmp_path: Path, width: int) -> None:
-    for page in look(judged_site, tmp_path, width):
+def test_no_page_is_wider_than_the_screen(swept_site: Path, tmp_path: Path, width: int) -> None:
+    for page in look(swept_site, tmp_path, width):
         assert page["needed"] == page["width"], f"{page['address']} scrolls sideways at {width} px"
         assert int(str(page["width"])) > width - 25, "measured at the width that was asked for"
 
 
-def test_the_dark_page_is_dark_and_its_charts_are_readable(judged_site: Path, tmp_path: Path) -> None:
-    for page in look(judged_site, tmp_path, 800, "--blink-settings=preferredColorScheme=0"):
+def test_the_dark_page_is_dark_and_its_charts_are_readable(swept_site: Path, tmp_path: Path) -> None:
+    for page in look(swept_site, tmp_path, 800, "--blink-settings=preferredColorScheme=0"):
         assert page["background"] == "rgb(18, 22, 28)", page["address"]
         assert set(page["legend"]) <= {"rgb(227, 232, 239)", "rgb(152, 164, 181)"}, page["address"]
-    for page in look(judged_site, tmp_path, 800):
+    for page in look(swept_site, tmp_path, 800):
         assert page["background"] == "rgb(255, 255, 255)", page["address"]

@@ -1,0 +1,87 @@
+"""A page per sweep: how a metric answers to the parameters that the sweep varies, on every cluster."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from reports.charts import Line, Point, series_chart
+from reports.material import CheckInView, Figure, Material
+from reports.metrics import MeasuredMetric
+from reports.pages import Page
+from scenarios import sweeps
+from scenarios.registry import SCENARIOS, identifying_params
+from scenarios.sweeps import Sweep
+
+
+def sweep_pages(material: Material) -> Iterator[Page]:
+    listed = []
+    for name in sweeps.names():
+        sweep = sweeps.load(name)
+        mine = [figure for figure in material.swept if _is_of(figure.metric, sweep)]
+        parts = [_repository(material, name, sweep, repository, mine) for repository in _repositories(mine)]
+        path = f"sweeps/{name}.html"
+        listed.append({"name": name, "sweep": sweep, "path": path, "parts": parts})
+        if parts:
+            content = {"name": name, "sweep": sweep, "parts": parts}
+            yield Page(path, "sweep.html.j2", "sweeps/index.html", content)
+    yield Page("sweeps/index.html", "sweeps.html.j2", "sweeps/index.html", {"rows": listed})
+
+
+def _is_of(metric: MeasuredMetric, sweep: Sweep) -> bool:
+    """Whether one of the sweep's combinations has measured it, as the scenario is now."""
+    if (metric.scenario, metric.version) != (sweep.scenario, SCENARIOS[sweep.scenario].version):
+        return False
+    return metric.asked in [identifying_params(cell) for cell in sweep.cells]
+
+
+def _repositories(figures: list[Figure]) -> list[str]:
+    return sorted({figure.checkin.repository for figure in figures})
+
+
+def _repository(material: Material, name: str, sweep: Sweep, repository: str, figures: list[Figure]) -> dict[str, Any]:
+    """The newest check-in that was swept."""
+    mine = [figure for figure in figures if figure.checkin.repository == repository]
+    newest = max((figure.checkin for figure in mine), key=lambda checkin: (checkin.number or 0, checkin.revision))
+    of_newest = [figure for figure in mine if figure.checkin == newest]
+    metrics: dict[MeasuredMetric, list[Figure]] = {}
+    for figure in of_newest:
+        metrics.setdefault(_unasked(figure.metric), []).append(figure)
+    rows = [_metric(material, name, sweep, newest, metric, found) for metric, found in sorted(metrics.items())]
+    return {"repository": repository, "checkin": newest, "metrics": rows}
+
+
+def _unasked(metric: MeasuredMetric) -> MeasuredMetric:
+    """The metric without what the sweep asked for: the same for all its combinations."""
+    rest = tuple((name, value) for name, value in metric.params if name not in metric.asked)
+    return MeasuredMetric(metric.scenario, metric.version, metric.metric, rest, metric.unit)
+
+
+def _metric(
+    material: Material, name: str, sweep: Sweep, checkin: CheckInView, metric: MeasuredMetric, figures: list[Figure]
+) -> dict[str, Any]:
+    asked = [identifying_params(cell) for cell in sweep.cells]
+    labels = tuple(", ".join(str(cell.params[axis]) for axis in sweep.axis) for cell in sweep.cells)
+    at = {(asked.index(figure.metric.asked), figure.cluster): figure for figure in figures}
+    lines = tuple(
+        Line(
+            view.donor,
+            tuple(_point(place, at[place, cluster]) for place in range(len(asked)) if (place, cluster) in at),
+        )
+        for cluster, view in material.clusters.items()
+    )
+    axes = ", ".join(axis.replace("_", " ") for axis in sweep.axis)
+    title = f"{metric.title}, {metric.unit_text}, against {axes}"
+    described = f"{len(labels)} combinations; the table below has the numbers."
+    key = f"s-{name}-{metric.slug}-{checkin.repository}"
+    return {
+        "metric": metric,
+        "axes": axes,
+        "chart": series_chart(key, lines, labels, metric.unit_text, title, described),
+        "rows": [
+            {"label": label, "figures": [at.get((place, cluster)) for cluster in material.clusters]}
+            for place, label in enumerate(labels)
+        ],
+    }
+
+
+def _point(place: int, figure: Figure) -> Point:
+    return Point(place, figure.value if figure.n else float("nan"), figure.low, figure.high, (), ())
