@@ -36,14 +36,14 @@ class Bed:
         return deploy(build, self.cluster.storage, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE, s3=s3)
 
 
-def planned_storage_cluster(name: str) -> PlannedCluster:
+def planned_storage_cluster(name: str, disk_mib: int) -> PlannedCluster:
     hosts = (PlannedHost("h1", "local:debian12", "here/room-1"),)
-    return PlannedCluster(name, "qemu", hosts, storage_disks=4, storage_disk_mib=512)
+    return PlannedCluster(name, "qemu", hosts, storage_disks=4, storage_disk_mib=disk_mib)
 
 
 @contextmanager
-def storage_bed(home: Path, name: str, payload_mib: int) -> Iterator[Bed]:
-    local = LocalCluster(home, planned_storage_cluster(name))
+def storage_bed(home: Path, name: str, payload_mib: int, disk_mib: int = 512) -> Iterator[Bed]:
+    local = LocalCluster(home, planned_storage_cluster(name, disk_mib))
     try:
         cluster = local.up()
         mark = SessionMark(cluster.folder, f"{name}-session")

@@ -20,6 +20,7 @@ from typing import Any
 from scenarios.contract import Failed, PlacedBy, Placement, ScenarioError, Unsupported, UploadReport, UploadStyle
 from workers.agent import AgentLink, CallTimedOut
 from workers.objectstores.payload import Content, Payload
+from workers.objectstores.ring import read_ring, spread
 from workers.objectstores.styles import CONTAINER, SEGMENTS, Part
 from workers.stacks.swift import Deployment
 from workers.stacks.swift_conf import ACCOUNT, HASH_PREFIX, HASH_SUFFIX
@@ -79,10 +80,15 @@ class SwiftStore:
         if len(md5s) > self._limits["segments"]:
             limit = f"the store's /info: an object has at most {self._limits['segments']} segments"
             raise Unsupported(f"{limit}, {size_mib} MiB in pieces of {segment_mib} MiB are {len(md5s)}")
-        parts = [
-            Part(f"{SEGMENTS}/{name}/{number:04d}", number * step, min(step, content.size - number * step), md5)
-            for number, md5 in enumerate(md5s)
-        ]
+        offsets = range(0, content.size, step)
+        lengths = [min(step, content.size - offset) for offset in offsets]
+        paths = [f"{SEGMENTS}/{name}/{number:04d}" for number in range(len(md5s))]
+        if placed_by == "ring":
+            if style == "s3":
+                raise Unsupported("S3 names the parts itself: no names can be chosen by the ring")
+            ring = read_ring(self._deployment.object_ring(), self._deployment.settings.part_power)
+            paths = spread(ring, paths, lengths, self._partition_of)
+        parts = [Part(*fields) for fields in zip(paths, offsets, lengths, md5s, strict=True)]
         return self._upload(name, content, parts, style, parallel=parallel)
 
     def read_back_digest(self, name: str) -> str:
@@ -158,6 +164,9 @@ class SwiftStore:
             return self._observer.call(f"objectstores.swift_client.{operation}", timeout_s=timeout_s, **arguments)
         except CallTimedOut:  # the agent itself is local and ours: it waits for the store
             raise Failed("stack", f"the object store took more than {timeout_s:.0f} s for {operation}") from None
+
+    def _partition_of(self, path: str) -> int:
+        return int(object_place(f"/AUTH_{ACCOUNT}/{path}", self._deployment.settings.part_power)[1])
 
     def _disks_of(self, content: Content, part: Part) -> list[str]:
         place = object_place(f"/AUTH_{ACCOUNT}/{part.path}", self._deployment.settings.part_power)

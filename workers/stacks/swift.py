@@ -23,6 +23,7 @@ from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
 LOG_LINES = 1000  # of each server, the last ones
+_RING_BYTES = 8 << 20
 
 _SERVERS = ("proxy", "account", "container", "object")
 _HERE = Path(__file__).resolve().parent
@@ -66,6 +67,13 @@ class Deployment:
     def server_cpu_s(self) -> float:
         """CPU seconds of all its processes so far, read from outside."""
         return self._running().cpu_s()
+
+    def object_ring(self) -> bytes:
+        """The file that says which disks a name lands on, as it is. Raises Failed (stack)."""
+        content = self._running().read(f"{swift_conf.SWIFT_DIR}/object.ring.gz", _RING_BYTES)
+        if content is None:
+            raise Failed("stack", "the store has no file of its object ring")
+        return content
 
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""
