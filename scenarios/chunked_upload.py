@@ -116,7 +116,7 @@ def _verify(cell: Cell, store: ObjectStore, name: str, size_mib: int) -> None:
             f"{piece.rpartition('/')[2]}: {' '.join(holders)}" for piece, holders in placed.pieces.items()
         )
         shares = ", ".join(f"{disk} {held >> 20} MiB" for disk, held in load.items())
-        cell.evidence(f"{name} read back with SHA-256 {digest[:16]}…; on disks {places}; in all {shares}")
+        cell.evidence(f"{name} read back with SHA-256 {digest[:16]}…; in all {shares}; {places}")
     finally:
         store.remove(name)
 
