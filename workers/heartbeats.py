@@ -23,6 +23,7 @@ _BEAT_NUMBERS, _WRITE_NUMBERS = 8, 6
 _DATAGRAM_BYTES = 512
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _STOP_S = 2.0
+_CLOCK_TRIES, _MOMENT_S = 5, 10e-6
 
 
 @dataclass
@@ -105,6 +106,8 @@ class _Collector:
             if heard is None:
                 return False
             if kind == _BEAT and len(numbers) == _BEAT_NUMBERS:
+                # they come in order; the clocks' resolution must not put them into another
+                at_s = max(at_s, heard.beats[-1][0]) if heard.beats else at_s
                 heard.beats.append([at_s, *numbers])
                 news = len(heard.beats) == 1
             elif kind == _WRITES and len(numbers) == _WRITE_NUMBERS:
@@ -119,13 +122,22 @@ class _Collector:
 
 def _arrival_s(ancillary: list[tuple[int, int, bytes]]) -> float:
     """When the kernel received the datagram, on the monotonic clock; now, where the kernel does not tell."""
-    now_s = time.monotonic()
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-            age_s: float = time.time() - (seconds + nanoseconds / 1e9)
-            return now_s - age_s
-    return now_s
+            monotonic_s, real_s = _clocks()
+            age_s: float = real_s - seconds - nanoseconds / 1e9
+            return monotonic_s - age_s
+    return time.monotonic()
+
+
+def _clocks() -> tuple[float, float]:
+    """The monotonic and the real clock at one moment: on a busy host something may come in between."""
+    for _ in range(_CLOCK_TRIES):
+        before_s, real_s, after_s = time.monotonic(), time.time(), time.monotonic()
+        if after_s - before_s < _MOMENT_S:
+            break
+    return (before_s + after_s) / 2, real_s
 
 
 _collectors: dict[int, _Collector] = {}
