@@ -148,6 +148,24 @@ class Stages:
     answer_s: float
 
 
+@dataclass(frozen=True)
+class DiskShape:
+    """In what a disk is to differ from what its method makes; by default in nothing.
+
+    `layers`, `cluster_size_kib` (0: as the stack's recipe says), `extended_l2` and `preallocation` are an overlay's:
+    layers lie between it and the base, each with a cluster of its own. `inside`: the disk and its base lie on a file
+    system of this kind, which is a file on the host's.
+    """
+
+    layers: int = 0
+    cluster_size_kib: int = 0
+    extended_l2: bool = False
+    preallocation: str = "off"  # or metadata, falloc, full
+    logical_sector: int = 512
+    physical_sector: int = 512
+    inside: str = "none"  # or ext4, xfs
+
+
 class Disk(Protocol):
     """A guest's disk that one method made."""
 
@@ -253,10 +271,11 @@ class Host(Protocol):
     def daemon_cpu_s(self) -> float:
         """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""
 
-    def make_disk(self, method: str) -> tuple[Disk, float]:
+    def make_disk(self, method: str, shape: DiskShape = DiskShape()) -> tuple[Disk, float]:
         """Make a disk from the base image with `method`; returns it and the seconds that took.
 
-        Raises Unsupported where the host cannot do this method.
+        What lies under the disk (a file system to put it on, layers) is made before and not timed.
+        Raises Unsupported where the host cannot do this method, or not in this shape.
         """
 
     def link_cut(self, *, limit_s: float) -> AbstractContextManager[None]:

@@ -7,22 +7,28 @@ a cluster of their own, all of them twice, past all caches of its own.
 Measured: making the disk (`create_ms`, by the host's own clock), request to first answer (`answer_ms`), QEMU's
 CPU time and what was read from the disk by then (`qemu_cpu_s`, `read_kib`), median and 99th percentile of the
 first and of the second write to the same blocks (`first_write_us` …, by the guest's clock), the medians' ratio, and
-what the host's device wrote for each byte that the guest did (`write_amplification`).
+what the host's device wrote for each byte that the guests did (`write_amplification`). Of several guests that
+write at once it is the median guest's figure, but the worst guest's 99th percentiles and the last one's answer.
 
 Not measured: throughput; the base image coming from elsewhere, since it is in the host's page cache.
 
-The proof: blocks are shared with the base (for a copy: none is, and all are allocated); the base's digest is
-what it was; the blocks, read from outside when the guest has ended, hold what it wrote last.
+The proof: blocks are shared with the base, through all layers (for a copy: none is, and all are allocated); the
+base's digest is what it was; the blocks, read from outside when the guest has ended, hold what it wrote last.
 """
 
+import contextlib
 import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
 
-from scenarios.contract import Bench, Cell, Host, Metric, Scenario, Sheet, Workload
-from scenarios.parameters import Parameter, Several, Values, words
+from scenarios import contract, disk_shape
+from scenarios.contract import Beat, Bench, Cell, Disk, Host, Metric, Scenario, Sheet, Unsupported, WriteTimes
+from scenarios.parameters import Number, Parameter, Several, Values, number, words
 
 METHODS = ("overlay", "reflink", "copy")
 WRITE_TEST_BLOCKS = 128
-PASSES, BLOCK_BYTES = 2, 4096  # of the write test
+PASSES, BLOCK_BYTES, SECTOR_BYTES = 2, 4096, 512  # of the write test, and of its offset
 TIMEOUT_S = 60.0
 
 
@@ -41,7 +47,12 @@ class CowStart:
         Metric("write_amplification", "ratio", "lower", 0.25, "Bytes the device wrote for the guest's", judged=False),
         Metric("read_kib", "KiB", "lower", 0.25, "Read from the disk to the first answer", judged=False),
     )
-    parameters: tuple[Parameter, ...] = (Several("methods", METHODS, METHODS, "how the disk is made"),)
+    parameters: tuple[Parameter, ...] = (
+        Several("methods", METHODS, METHODS, "how the disk is made"),
+        Number("guests", 1, 1, 64, "guests", "that start and write at once, each with a disk of its own"),
+        Number("offset_sectors", 0, 0, 120, "sectors of 512 bytes", "where the partition begins that is written to"),
+        *disk_shape.PARAMETERS,
+    )
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         host = bench.hosts[0]
@@ -49,44 +60,82 @@ class CowStart:
         random.Random(bench.nonce()).shuffle(methods)
         for method in methods:
             with sheet.cell(hosts={"host": host.name}, method=method) as cell:
-                self._measure(bench, cell, host, method)
+                self._measure(bench, cell, host, method, params)
 
-    def _measure(self, bench: Bench, cell: Cell, host: Host, method: str) -> None:
-        nonce = bench.nonce()
-        disk, create_s = host.make_disk(method)
-        workload = Workload(write_test_blocks=WRITE_TEST_BLOCKS)
-        with host.guest(nonce=nonce, disk=disk, workload=workload) as guest:
-            requested_s = guest.start()
-            answer = guest.first_answer(timeout_s=TIMEOUT_S)
-            cpu_s, read_bytes = guest.vmm_cpu_s(), guest.disk_read_bytes()
-            before = host.written_bytes()
-            guest.begin_writes()
-            writes = guest.write_times(timeout_s=TIMEOUT_S)
-            guest.stop()
-            after = host.written_bytes()
+    def _measure(self, bench: Bench, cell: Cell, host: Host, method: str, params: Values) -> None:
+        offset = number(params, "offset_sectors") * SECTOR_BYTES
+        nonces = [bench.nonce() for _ in range(number(params, "guests"))]
+        made = [host.make_disk(method, disk_shape.shape_of(params)) for _ in nonces]
+        disks = [disk for disk, _ in made]
+        told = _write(host, nonces, disks, offset)
+        if refused := next((writes.refusal for writes in told.writes if writes.refusal), ""):
+            raise Unsupported(f"the disk refuses blocks of {BLOCK_BYTES} bytes at an offset of {offset}: {refused}")
 
-        cell.record("create_ms", create_s * 1e3)
-        cell.record("answer_ms", (answer.at_s - requested_s) * 1e3)
-        cell.record("qemu_cpu_s", cpu_s)
-        cell.record("first_write_us", writes.first_us)
-        cell.record("second_write_us", writes.second_us)
-        cell.record("first_write_penalty", writes.first_us / max(writes.second_us, 1.0))
-        cell.record("first_write_p99_us", writes.first_p99_us)
-        cell.record("second_write_p99_us", writes.second_p99_us)
-        cell.record("read_kib", read_bytes / 1024)
-        if before is not None and after is not None:
-            cell.record("write_amplification", (after - before) / (PASSES * WRITE_TEST_BLOCKS * BLOCK_BYTES))
-
-        cell.prove(answer.nonce == nonce, f"the guest answered '{answer.nonce}', not its nonce '{nonce}'")
-        cell.prove(writes.blocks == WRITE_TEST_BLOCKS, f"{writes.blocks} blocks written, not {WRITE_TEST_BLOCKS}")
+        cell.record("create_ms", max(create_s for _, create_s in made) * 1e3)
+        _record(cell, told)
+        for nonce, answer, writes in zip(nonces, told.answers, told.writes, strict=True):
+            cell.prove(answer.nonce == nonce, f"a guest answered '{answer.nonce}', not its nonce '{nonce}'")
+            cell.prove(writes.blocks == WRITE_TEST_BLOCKS, f"{writes.blocks} blocks written, not {WRITE_TEST_BLOCKS}")
 
         def verify() -> None:
-            cell.evidence(disk.prove_sharing())
-            cell.evidence(disk.prove_base_unchanged())
-            cell.evidence(disk.prove_written(nonce, WRITE_TEST_BLOCKS))
-            disk.remove()
+            for nonce, disk in zip(nonces, disks, strict=True):
+                cell.evidence(disk.prove_sharing())
+                cell.evidence(disk.prove_written(nonce, WRITE_TEST_BLOCKS, offset))
+            cell.evidence(disks[0].prove_base_unchanged())
+            for disk in disks:
+                disk.remove()
 
         cell.verify_later(verify, deployed=False)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What was seen of guests that ran at once, each list in their order."""
+
+    requested_s: list[float]
+    answers: list[Beat]
+    cpu_s: list[float]
+    read_bytes: list[int]
+    writes: list[WriteTimes]
+    device_bytes: int | None  # written by the host's device meanwhile
+
+
+def _write(host: Host, nonces: Sequence[str], disks: Sequence[Disk], offset: int) -> Told:
+    """Start a guest with each disk; when all have answered let them write, at once; wait until they have ended."""
+    workload = contract.Workload(write_test_blocks=WRITE_TEST_BLOCKS, write_test_offset=offset)
+    with contextlib.ExitStack() as running:
+        pairs = zip(nonces, disks, strict=True)
+        guests = [running.enter_context(host.guest(nonce=n, disk=disk, workload=workload)) for n, disk in pairs]
+        requested_s = [guest.start() for guest in guests]
+        answers = [guest.first_answer(timeout_s=TIMEOUT_S) for guest in guests]
+        cpu_s = [guest.vmm_cpu_s() for guest in guests]
+        read_bytes = [guest.disk_read_bytes() for guest in guests]
+        before = host.written_bytes()
+        for guest in guests:
+            guest.begin_writes()
+        writes = [guest.write_times(timeout_s=TIMEOUT_S) for guest in guests]
+        for guest in guests:
+            guest.stop()
+        after = host.written_bytes()
+    device_bytes = None if before is None or after is None else after - before
+    return Told(requested_s, answers, cpu_s, read_bytes, writes, device_bytes)
+
+
+def _record(cell: Cell, told: Told) -> None:
+    first_us = median(writes.first_us for writes in told.writes)
+    second_us = median(writes.second_us for writes in told.writes)
+    answered = zip(told.requested_s, told.answers, strict=True)
+    cell.record("answer_ms", max(answer.at_s - requested_s for requested_s, answer in answered) * 1e3)
+    cell.record("qemu_cpu_s", median(told.cpu_s))
+    cell.record("read_kib", median(told.read_bytes) / 1024)
+    cell.record("first_write_us", first_us)
+    cell.record("second_write_us", second_us)
+    cell.record("first_write_penalty", first_us / max(second_us, 1.0))
+    cell.record("first_write_p99_us", max(writes.first_p99_us for writes in told.writes))
+    cell.record("second_write_p99_us", max(writes.second_p99_us for writes in told.writes))
+    if told.device_bytes is not None:
+        written = PASSES * WRITE_TEST_BLOCKS * BLOCK_BYTES * len(told.writes)
+        cell.record("write_amplification", told.device_bytes / written)
 
 
 SCENARIO: Scenario = CowStart()

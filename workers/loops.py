@@ -4,15 +4,23 @@ Files are known by device and inode: the path that the kernel tells is another o
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from scenarios.contract import Unsupported
+
 _LOOP_GET_STATUS64 = 0x4C05
 _LOOP_INFO64_BYTES = 232
+_LOOP_CONFIGURE, _LOOP_CTL_GET_FREE = 0x4C0A, 0x4C82
+_CONFIGURATION = struct.Struct("=II 52x I 240x")  # file, block size, flags in its loop_info64
+_AUTOCLEAR, _DIRECT_IO = 4, 16
+_CONTROL, _LOOP_MAJOR, _TRIES = os.makedev(10, 237), 7, 20
 _COMMAND_TIMEOUT_S = 10.0
 
 
@@ -20,6 +28,51 @@ def loops_of(path: Path) -> list[str]:
     """Devices (`/dev/loop3`) whose file is `path` or lies under it."""
     files = set(_files(path))
     return [device for device, file in _attached() if file in files] if files else []
+
+
+@contextlib.contextmanager
+def attached(path: Path, *, direct: bool = False) -> Iterator[str]:
+    """The file as a device, until nobody has it open or mounted any more; `direct`: past the page cache.
+
+    Raises Unsupported where this host may have no loop device.
+    """
+    try:
+        with path.open("r+b") as file, open_device(Path("/dev/loop-control"), stat.S_IFCHR, _CONTROL) as control:
+            device, handle = _configure(file.fileno(), control, _AUTOCLEAR | (_DIRECT_IO if direct else 0))
+    except OSError as error:
+        raise Unsupported(f"no loop device can be had here: {error}") from None
+    try:
+        yield device
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def open_device(node: Path, kind: int, number: int) -> Iterator[int]:
+    """A device open for reading and writing; its node is made where nothing makes nodes by itself."""
+    if not node.exists():
+        os.mknod(node, kind | 0o600, number)
+    handle = os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _configure(file: int, control: int, flags: int) -> tuple[str, int]:
+    """A free device with this file behind it, and a handle that keeps it."""
+    for _ in range(_TRIES):
+        number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
+        device = f"/dev/loop{number}"
+        with open_device(Path(device), stat.S_IFBLK, os.makedev(_LOOP_MAJOR, number)) as handle:
+            try:
+                fcntl.ioctl(handle, _LOOP_CONFIGURE, _CONFIGURATION.pack(file, 0, flags))
+            except OSError as error:
+                if error.errno == errno.EBUSY:  # somebody else was quicker
+                    continue
+                raise
+            return device, os.dup(handle)
+    raise OSError(errno.EBUSY, "every free one is taken by somebody else")
 
 
 def detach(device: str) -> None:

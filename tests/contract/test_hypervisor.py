@@ -52,6 +52,35 @@ def test_cow_start_is_measured_and_proven_with_every_method(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
+@on_backports
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"guests": 2},
+        {"layers": 3},
+        {"cluster_size_kib": "128", "extended_l2": "yes", "preallocation": "metadata"},
+        {"sectors": "4kn"},
+        {"sectors": "512e", "offset_sectors": 1},
+        {"inside": "ext4"},
+    ],
+    ids=lambda params: "-".join(map(str, params.values())),
+)
+def test_cow_start_is_measured_in_every_shape(lab: Lab, params: dict[str, object]) -> None:
+    sheet = lab.measure(cow_start.SCENARIO, lab.bench(), methods=["overlay"], **params)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert set(values_of(sheet)) == {metric.name for metric in cow_start.SCENARIO.metrics}
+    assert lab.guests_left() == []
+
+
+@on_backports
+def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) -> None:
+    params = {"methods": ["copy"], "sectors": "4kn", "offset_sectors": 1}
+    (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
+    assert (outcome.outcome, outcome.fault) == ("unsupported", None)
+    assert "Invalid argument" in (outcome.reason or "")
+
+
 def test_a_guest_that_does_not_come_up_is_the_stacks_fault(lab: Lab) -> None:
     host = lab.bench(GuestSettings(kernel_arguments="rdinit=nothing")).hosts[0]
     with host.guest(nonce="n") as guest:

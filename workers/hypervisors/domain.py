@@ -28,6 +28,8 @@ class DiskImage:
 
     path: Path
     format: str  # raw or qcow2
+    logical_sector: int = 512
+    physical_sector: int = 512
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,9 @@ def _disk(devices: ET.Element, image: DiskImage, settings: DiskSettings) -> None
     ET.SubElement(disk, "driver", name="qemu", type=image.format, cache=settings.cache, io=settings.io)
     ET.SubElement(disk, "source", file=str(image.path))
     ET.SubElement(disk, "target", dev=DISK_TARGET, bus="virtio")
+    if (image.logical_sector, image.physical_sector) != (512, 512):
+        sectors = {"logical_block_size": image.logical_sector, "physical_block_size": image.physical_sector}
+        ET.SubElement(disk, "blockio", {name: str(size) for name, size in sectors.items()})
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

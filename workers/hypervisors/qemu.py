@@ -20,6 +20,7 @@ from scenarios import contract
 from scenarios.contract import (
     Beat,
     Disk,
+    DiskShape,
     Failed,
     Hardware,
     MigrationReport,
@@ -56,6 +57,7 @@ _SYSTEM_MIB = 64  # of a guest's memory: its kernel, initramfs and our program
 _IDLE = Workload()
 _AS_RECIPE = Hardware()
 _PLAIN_STYLE = MigrationStyle()
+_PLAIN_SHAPE = DiskShape()
 _INIT_WORD = "FARM-INIT\r\n"
 _READY_WORD = "FARM-READY"
 _LEAST_READ_BYTES = 1 << 20  # no kernel is smaller
@@ -242,13 +244,16 @@ class QemuHost:
     def daemon_cpu_s(self) -> float:
         return float(self.link.agent.call("hypervisors.ledger.daemon_cpu_s", timeout_s=_CALL_TIMEOUT_S))
 
-    def make_disk(self, method: str) -> tuple[Disk, float]:
-        host, agent = self.link.host, self.link.agent
+    def make_disk(self, method: str, shape: DiskShape = _PLAIN_SHAPE) -> tuple[Disk, float]:
+        host, agent, base = self.link.host, self.link.agent, self.link.base
         folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
         agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
+        if shape.inside != "none":
+            folder /= shape.inside
+            base = disks.make_file_system(agent, folder, shape.inside, uid=host.guest_uid, base_mib=BASE_MIB)
         path = folder / f"{self.cluster.next_name()}.{disks.FORMATS.get(method, 'raw')}"
-        size_kib = self.revision.disk.cluster_size_kib
-        return disks.make_disk(agent, method, path, self.link.base, uid=host.guest_uid, cluster_size_kib=size_kib)
+        shape = replace(shape, cluster_size_kib=shape.cluster_size_kib or self.revision.disk.cluster_size_kib)
+        return disks.make_disk(agent, method, path, base, uid=host.guest_uid, shape=shape)
 
     def written_bytes(self) -> int | None:
         folder = str(self.link.host.work_dir)
@@ -531,7 +536,7 @@ class QemuGuest:
             console=self._console_path(),
             settings=self._settings,
             disk_settings=revision.disk,
-            disk=DiskImage(self._disk.path, self._disk.format) if self._disk is not None else None,
+            disk=_image_of(self._disk) if self._disk is not None else None,
         )
 
     def _boots_from(self) -> list[str]:
@@ -592,3 +597,7 @@ class QemuGuest:
             return f"; its console cannot be read: {error}"
         telling = [line.strip() for line in lines if any(sign in line for sign in _TELLING)] or [" ".join(lines[-3:])]
         return f"; on its console: {telling[0][:_CONSOLE_CHARACTERS] or 'nothing'}"
+
+
+def _image_of(disk: disks.AgentDisk) -> DiskImage:
+    return DiskImage(disk.path, disk.format, disk.shape.logical_sector, disk.shape.physical_sector)

@@ -5,6 +5,7 @@ copying it costs what copying data costs. It is made once per host, read-only, a
 """
 
 import fcntl
+import glob
 import hashlib
 import os
 import random
@@ -63,8 +64,10 @@ def prove_unchanged(path: str, digest: str) -> str:
 
 @operation
 def remove(path: str) -> None:
-    """Remove a disk; harmless when it is gone."""
-    Path(path).unlink(missing_ok=True)
+    """Remove a disk and what lies under it alone (`<its name>.…`); harmless when it is gone."""
+    disk = Path(path)
+    for file in (disk, *disk.parent.glob(f"{glob.escape(disk.name)}.*")):
+        file.unlink(missing_ok=True)
 
 
 def _base_chunks(mib: int) -> Iterator[bytes]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scenarios.contract import Unsupported
+from scenarios.contract import DiskShape, Unsupported
 from workers.agent import AgentLink
 from workers.volumes import blank, copy, overlay, reflink, shared
 
@@ -36,6 +36,7 @@ class AgentDisk:
     method: str
     path: Path
     base: Base | None
+    shape: DiskShape = field(default_factory=DiskShape)
     format: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,7 +45,10 @@ class AgentDisk:
     def prove_sharing(self) -> str:
         if self.base is None:
             return f"{self.method} disk: it has no base"
-        return self._prove(f"volumes.{self.method}.prove_sharing", base=str(self.base.path), path=str(self.path))
+        asked: dict[str, object] = {"base": str(self.base.path), "path": str(self.path)}
+        if self.method == "overlay":
+            asked |= {"layers": self.shape.layers, "preallocation": self.shape.preallocation}
+        return self._prove(f"volumes.{self.method}.prove_sharing", **asked)
 
     def prove_base_unchanged(self) -> str:
         if self.base is None:
@@ -64,18 +68,35 @@ class AgentDisk:
 
 
 def make_disk(
-    agent: AgentLink, method: str, path: Path, base: Base, *, uid: int, cluster_size_kib: int
+    agent: AgentLink, method: str, path: Path, base: Base, *, uid: int, shape: DiskShape
 ) -> tuple[AgentDisk, float]:
     """Make a disk with `method` at `path` on the agent's host; returns it and the seconds measured there."""
     if method not in FORMATS:
         raise Unsupported(f"no method '{method}' to make a disk (there are {', '.join(FORMATS)})")
-    disk = AgentDisk(agent, method, path, None if method == "shared" else base)
+    if method != "overlay" and (shape.layers or shape.extended_l2 or shape.preallocation != "off"):
+        raise Unsupported(f"method '{method}' has neither layers nor clusters")
+    disk = AgentDisk(agent, method, path, None if method == "shared" else base, shape)
     arguments: dict[str, object] = {"target": str(path), "uid": uid}
     if disk.base is not None:
         arguments["base"] = str(base.path)
     if method == "overlay":
-        arguments["cluster_size_kib"] = cluster_size_kib
+        arguments |= {"preallocation": shape.preallocation, "base_format": "raw", **_clusters(shape)}
+        if shape.layers:
+            arguments["base_format"] = overlay.FORMAT
+            asked = {"base": str(base.path), "target": str(path), "count": shape.layers, **_clusters(shape)}
+            arguments["base"] = agent.call("volumes.overlay.make_layers", timeout_s=_CREATE_TIMEOUT_S, **asked)
     if method == "shared":
         arguments["mib"] = SHARED_DISK_MIB
     seconds = agent.call(f"volumes.{method}.create", timeout_s=_CREATE_TIMEOUT_S, **arguments)
     return disk, float(seconds)
+
+
+def make_file_system(agent: AgentLink, folder: Path, kind: str, *, uid: int, base_mib: int) -> Base:
+    """See that a file system of this kind is at `folder`; returns the base image on it."""
+    agent.call("volumes.nested.ensure", timeout_s=_CREATE_TIMEOUT_S, folder=str(folder), kind=kind, uid=uid)
+    made = agent.call("volumes.base.make_base", timeout_s=_CREATE_TIMEOUT_S, folder=str(folder), mib=base_mib)
+    return Base(Path(made["path"]), made["digest"])
+
+
+def _clusters(shape: DiskShape) -> dict[str, object]:
+    return {"cluster_size_kib": shape.cluster_size_kib, "extended_l2": shape.extended_l2}

@@ -52,6 +52,13 @@ def test_the_xml_is_the_golden_one(name: str) -> None:
     assert domain_xml(MACHINES[name]) == (GOLDEN / f"{name}.xml").read_text()
 
 
+def test_sectors_of_a_disk_are_told_where_they_are_not_the_usual_ones() -> None:
+    image = DiskImage(Path("/srv/work/sessions/s/disk.raw"), "raw", logical_sector=4096, physical_sector=4096)
+    told = ET.fromstring(domain_xml(replace(PLAIN, disk=image))).find("devices/disk/blockio")
+    assert told is not None
+    assert told.attrib == {"logical_block_size": "4096", "physical_block_size": "4096"}
+
+
 def test_what_a_recipe_says_cannot_become_markup() -> None:
     hostile = replace(PLAIN, command_line="</cmdline><kernel>/etc/shadow</kernel> & \"'")
     domain = ET.fromstring(domain_xml(hostile))

@@ -3,23 +3,24 @@
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from scenarios.contract import Unsupported, WorkNotProven
+from scenarios.contract import DiskShape, Unsupported, WorkNotProven
 from workers.agent import AgentLink
 from workers.hosts.base import Host
 from workers.hosts.namespaces import LocalCluster
 from workers.volumes import base as volumes
-from workers.volumes.disks import AgentDisk, Base, make_disk
+from workers.volumes.disks import AgentDisk, Base, make_disk, make_file_system
 
 pytestmark = pytest.mark.machine
 
 MIB = 16
 BLOCKS = 6
 NONCE = "n0nce"
+PLAIN = DiskShape(cluster_size_kib=64)
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Workshop:
     base: Base
     numbers: Iterator[int]
 
-    def make(self, method: str) -> AgentDisk:
+    def make(self, method: str, shape: DiskShape = PLAIN) -> AgentDisk:
         path = self.folder / f"disk-{next(self.numbers)}"
-        disk, took_s = make_disk(self.agent, method, path, self.base, uid=self.host.guest_uid, cluster_size_kib=64)
+        disk, took_s = make_disk(self.agent, method, path, self.base, uid=self.host.guest_uid, shape=shape)
         assert took_s > 0
         return disk
 
@@ -160,7 +161,14 @@ def test_a_changed_base_is_caught_and_made_anew(workshop: Workshop) -> None:
 def test_without_shared_blocks_a_reflink_is_unsupported(workshop: Workshop) -> None:
     elsewhere = workshop.host.console_dir / "disk"
     with pytest.raises(Unsupported, match="cannot share blocks"):
-        make_disk(workshop.agent, "reflink", elsewhere, workshop.base, uid=workshop.host.guest_uid, cluster_size_kib=64)
+        make_disk(
+            workshop.agent,
+            "reflink",
+            elsewhere,
+            workshop.base,
+            uid=workshop.host.guest_uid,
+            shape=DiskShape(cluster_size_kib=64),
+        )
     assert "disk" not in workshop.run("ls", workshop.host.console_dir).split()
 
 
@@ -181,3 +189,65 @@ def test_a_disk_that_was_not_copied_whole_is_no_copy(workshop: Workshop) -> None
     workshop.run("cp", "--reflink=always", workshop.base.path, disk.path)
     with pytest.raises(WorkNotProven, match="nothing was copied"):
         disk.prove_sharing()
+
+
+def test_layers_are_proven_and_go_with_their_disk(workshop: Workshop) -> None:
+    disk = workshop.make("overlay", replace(PLAIN, layers=3))
+    write_as_a_guest_would(workshop, disk)
+    assert "through 3 layers" in disk.prove_sharing()
+    assert f"{BLOCKS} blocks" in disk.prove_written(NONCE, BLOCKS)
+    disk.remove()
+    assert disk.path.name not in workshop.run("ls", workshop.folder)
+
+
+def test_a_chain_that_is_shorter_than_told_is_caught(workshop: Workshop) -> None:
+    disk = workshop.make("overlay", replace(PLAIN, layers=3))
+    workshop.run("qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", workshop.base.path, disk.path)
+    with pytest.raises(WorkNotProven, match="no overlay of the base with 3 layers"):
+        disk.prove_sharing()
+    disk.remove()
+
+
+def test_what_is_reserved_beforehand_is_proven(workshop: Workshop) -> None:
+    shape = replace(PLAIN, extended_l2=True, preallocation="falloc")
+    disk = workshop.make("overlay", shape)
+    assert f"{MIB} MiB from the base" in disk.prove_sharing()
+    disk.remove()
+    pretended = workshop.make("overlay", replace(shape, preallocation="off"))
+    pretended.shape = shape
+    with pytest.raises(WorkNotProven, match="no overlay"):
+        pretended.prove_sharing()
+    pretended.remove()
+    with pytest.raises(Unsupported, match="extended_l2"):  # in QEMU's own words
+        workshop.make("overlay", replace(PLAIN, preallocation="falloc"))
+
+
+def test_only_overlays_have_layers(workshop: Workshop) -> None:
+    with pytest.raises(Unsupported, match="neither layers nor clusters"):
+        workshop.make("copy", replace(PLAIN, layers=1))
+
+
+def test_blocks_that_were_written_elsewhere_are_caught(workshop: Workshop) -> None:
+    disk = workshop.make("overlay")
+    write_as_a_guest_would(workshop, disk)
+    with pytest.raises(WorkNotProven, match="block 0 of"):
+        disk.prove_written(NONCE, BLOCKS, 512)
+    disk.remove()
+
+
+def test_a_file_system_on_a_file_goes_with_its_sessions_folder(workshop: Workshop) -> None:
+    session = workshop.folder / "session"
+    uid = workshop.host.guest_uid
+    base = make_file_system(workshop.agent, session / "ext4", "ext4", uid=uid, base_mib=MIB)
+    assert make_file_system(workshop.agent, session / "ext4", "ext4", uid=uid, base_mib=MIB) == base
+    assert base.digest == workshop.base.digest
+    with pytest.raises(Unsupported, match="cannot share blocks"):
+        make_disk(workshop.agent, "reflink", session / "ext4/disk", base, uid=uid, shape=PLAIN)
+    disk, _ = make_disk(workshop.agent, "copy", session / "ext4/disk", base, uid=uid, shape=PLAIN)
+    write_as_a_guest_would(workshop, disk)
+    assert "full copy" in disk.prove_sharing()
+    held = {"ended": [], "own": None, "folders": [str(session)], "keep_folders": [], "named_after_guests": []}
+    cleared = workshop.agent.call("leftovers.clear", timeout_s=30, **held)
+    assert (cleared["mounts"], cleared["folders"], cleared["stuck"]) == ([str(session / "ext4")], [str(session)], [])
+    assert "session" not in workshop.run("ls", workshop.folder).split()
+    assert str(session) not in workshop.run("losetup", "--list")
