@@ -13,6 +13,7 @@ import base64
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -32,6 +33,8 @@ from workers.operations import find_operation
 _CLOCK_ROUND_TRIPS = 15
 _CLOSE_S = 3.0
 _CHUNK_BYTES = 1 << 20
+# what a host's own disk or file system says: nobody's mistake but its owner's
+_HOSTS_OWN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 class OperationFailed(Failed):
@@ -232,6 +235,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         kind = next(k.__name__ for k in (Failed, Unsupported, WorkNotProven, ScenarioError) if isinstance(error, k))
         return {"id": request["id"], "error": {"kind": kind, "fault": fault, "message": str(error)}}
     except Exception as error:  # noqa: BLE001  an agent answers whatever happens
+        if isinstance(error, OSError) and error.errno in _HOSTS_OWN:
+            return {"id": request["id"], "error": {"kind": "Failed", "fault": "donor", "message": str(error)}}
         return {
             "id": request["id"],
             "error": {"kind": type(error).__name__, "fault": "farm", "message": str(error)},

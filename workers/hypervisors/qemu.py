@@ -429,7 +429,10 @@ class QemuGuest:
         return int(statistics[1])
 
     def _hear(self, operation: str, timeout_s: float, failing: str) -> Sequence[float]:
-        """What the collector has heard of this guest; raises Failed(stack) when it is late, or its VMM has ended."""
+        """What the collector has heard of this guest.
+
+        Raises Failed: stack when it is late, or its VMM has ended; donor when its host has no room for its disk.
+        """
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             limit_s = min(left_s, _LOOK_EVERY_S)
@@ -440,7 +443,15 @@ class QemuGuest:
                 return cast(Sequence[float], heard)
             if not self._is_alive_on(self._link):
                 raise Failed("stack", f"guest {self.name} {failing}: it has ended{self._tail()}")
+            if self._halted_by_its_disk():
+                reason = f"{self._link.name} could not write its disk (is its file system full?)"
+                raise Failed("donor", f"guest {self.name} {failing}: {reason}")
         raise Failed("stack", f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
+
+    def _halted_by_its_disk(self) -> bool:
+        """Whether its hypervisor has halted it, as it does when the host's file system has no room left."""
+        state, reason = ask(f"look at guest {self.name}", _CALL_TIMEOUT_S, self._started().state)
+        return bool(state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR)
 
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         heard = self.cluster.observe("beats", nonce=self.nonce, since_s=since_s, until_s=until_s)
