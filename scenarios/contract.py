@@ -181,6 +181,25 @@ class Disk(Protocol):
     def remove(self) -> None: ...
 
 
+class MarkedVolume(Protocol):
+    """A volume of a tenant who leaves: every sector of it carries the tenant's marker."""
+
+    def wipe(self, method: str) -> float:
+        """Wipe it; returns the seconds until that is on stable storage. Raises Unsupported."""
+
+    def prove_unreadable(self) -> str:
+        """Nothing of the tenant can be read from the volume, all of it asked of its disk; raises WorkNotProven."""
+
+    def left_percent(self) -> float | None:
+        """How much of it the device underneath still holds; None where that cannot be looked at."""
+
+    def prove_next_tenant(self) -> str:
+        """Give it back and make the next volume, which shows nothing of the tenant; raises WorkNotProven."""
+
+    def remove(self) -> None:
+        """What is left of it; harmless when nothing is."""
+
+
 class Guest(Protocol):
     """A virtual machine of ours. Leaving the `with` removes it from whichever host it is on."""
 
@@ -287,6 +306,8 @@ class Host(Protocol):
 
     def link_capped(self, mib_s: int, *, limit_s: float) -> AbstractContextManager[None]:
         """Within it the host sends no more than this over the test network; ends and raises as `link_cut`."""
+
+    def make_marked_volume(self, mib: int, *, tenant: str) -> MarkedVolume: ...
 
     def written_bytes(self) -> int | None:
         """Bytes ever written to the device under its disks, by anybody; None where the host does not tell."""

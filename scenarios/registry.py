@@ -1,6 +1,6 @@
 """All scenarios by name, and what identifies the way in which one is asked."""
 
-from scenarios import boot, boot_many, chunked_upload, cow_start, evacuation, link_cut, live_migration, parameters
+from scenarios import boot, boot_many, chunked_upload, cow_start, evacuation, link_cut, live_migration, parameters, wipe
 from scenarios.contract import Scenario
 from scenarios.crossing import PlannedScenario
 
@@ -12,6 +12,7 @@ SCENARIOS: dict[str, Scenario] = {
     boot_many.SCENARIO.name: boot_many.SCENARIO,
     evacuation.SCENARIO.name: evacuation.SCENARIO,
     link_cut.SCENARIO.name: link_cut.SCENARIO,
+    wipe.SCENARIO.name: wipe.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

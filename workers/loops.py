@@ -48,11 +48,11 @@ def attached(path: Path, *, direct: bool = False) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_device(node: Path, kind: int, number: int) -> Iterator[int]:
-    """A device open for reading and writing; its node is made where nothing makes nodes by itself."""
+def open_device(node: Path, kind: int, number: int, flags: int = os.O_RDWR) -> Iterator[int]:
+    """A handle of a device; its node is made where nothing makes nodes by itself."""
     if not node.exists():
         os.mknod(node, kind | 0o600, number)
-    handle = os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    handle = os.open(node, flags | os.O_CLOEXEC)
     try:
         yield handle
     finally:

@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from scenarios import boot, cow_start, live_migration, survival
+from scenarios import boot, cow_start, live_migration, survival, wipe
 from scenarios.contract import Failed, Guest
 from scenarios.recipe import DiskSettings, GuestSettings
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers.bench import SessionBench
 from workers.hypervisors import migration
+from workers.volumes.marked import AgentVolume
 
 pytestmark = pytest.mark.machine
 
@@ -79,6 +80,32 @@ def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) ->
     (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None)
     assert "Invalid argument" in (outcome.reason or "")
+
+
+@on_backports
+def test_every_way_to_wipe_is_measured_and_proven(lab: Lab) -> None:
+    sheet = lab.measure(wipe.SCENARIO, lab.bench(), volume_mib=16)
+    outcomes = outcomes_of(sheet)
+    assert {o.params["method"] for o in outcomes} == set(wipe.METHODS)
+    assert [(o.outcome, o.reason, len(o.evidence)) for o in outcomes] == [("measured", None, 2)] * len(wipe.METHODS)
+    assert len(sheet.samples()) == len(wipe.METHODS) * len(wipe.SCENARIO.metrics)
+
+
+@on_backports
+@pytest.mark.parametrize(
+    ("really", "reason"), [(None, "sectors can still be read"), ("punch_hole", "dd claims to erase")]
+)
+def test_a_wipe_that_is_none_is_void(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, really: str | None, reason: str
+) -> None:
+    honest = AgentVolume.wipe
+    monkeypatch.setattr(AgentVolume, "wipe", lambda volume, method: honest(volume, really) if really else 0.1)
+    sheet = lab.measure(wipe.SCENARIO, lab.bench(), methods=["dd"], volume_mib=4)
+    (outcome,) = outcomes_of(sheet)
+    assert outcome.outcome == "failed"
+    assert reason in (outcome.reason or "")
+    assert sheet.samples()
+    assert not any(sample.valid for sample in sheet.samples())
 
 
 def test_a_guest_that_does_not_come_up_is_the_stacks_fault(lab: Lab) -> None:

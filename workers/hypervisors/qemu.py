@@ -23,6 +23,7 @@ from scenarios.contract import (
     DiskShape,
     Failed,
     Hardware,
+    MarkedVolume,
     MigrationReport,
     MigrationStyle,
     Stages,
@@ -42,6 +43,7 @@ from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, as_taken
 from workers.hypervisors.events import FirstRuns, listen
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
+from workers.volumes.marked import AgentVolume
 
 _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
@@ -254,6 +256,12 @@ class QemuHost:
         path = folder / f"{self.cluster.next_name()}.{disks.FORMATS.get(method, 'raw')}"
         shape = replace(shape, cluster_size_kib=shape.cluster_size_kib or self.revision.disk.cluster_size_kib)
         return disks.make_disk(agent, method, path, base, uid=host.guest_uid, shape=shape)
+
+    def make_marked_volume(self, mib: int, *, tenant: str) -> MarkedVolume:
+        folder = self.cluster.work_dir(self.link.host)
+        uid = self.link.host.guest_uid
+        self.link.agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=uid)
+        return AgentVolume(self.link.agent, folder / f"{self.cluster.next_name()}.volume", mib, tenant)
 
     def written_bytes(self) -> int | None:
         folder = str(self.link.host.work_dir)
