@@ -14,11 +14,12 @@ from farm.analysis.noise import Noise
 from farm.inventory import Cluster
 from farm.limits import held_samples
 from farm.results import queries
-from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, Session
+from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, ProbeRow, Session
 from reports.judged import Judged
+from reports.limits import KnownLimit, Reached, limits_of, reached_by
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
-from reports.summaries import summarise
+from reports.summaries import SERIES, summarise
 
 # characters that would turn a line of text around or hide in it
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -91,6 +92,7 @@ class Figure:
     void: int
     fidelity: str
     provisional: bool
+    reached: Reached | None  # None where no limit is known
 
     @property
     def unit(self) -> str:
@@ -109,6 +111,7 @@ class Figure:
         told = f"{self.n} blocks in {self.sessions} sessions, {self.fidelity}, revision {self.short}"
         if self.low is not None and self.high is not None:
             told = f"95 % interval {self.low:.4g} to {self.high:.4g} {self.unit}, {told}"
+        told += f", {self.reached.told}" if self.reached else ", no limit known"
         return told + (", provisional: not judged" if self.provisional else "")
 
 
@@ -121,6 +124,7 @@ class Material:
         self.analysis: Analysis | None = queries.newest_analysis(engine)
         self.sessions: list[Session] = queries.sessions(engine, scope)
         self.bundles: list[Bundle] = queries.bundles(engine, scope)
+        self.probes: list[ProbeRow] = queries.probes(engine, scope)
         self.outcomes: list[OutcomeRow] = queries.outcomes(engine, scope)
         self.findings: list[Finding] = queries.findings(engine, scope)
         self.samples = _prepared(held_samples(engine, scope))
@@ -215,6 +219,7 @@ class Material:
         fidelity = samples.groupby(["cluster", "revision"])["fidelity"].agg(
             lambda words: " and ".join(sorted(set(words)))
         )
+        reached = reached_by(samples)
         figures = []
         for row in summarise(samples).to_dict("records"):
             checkin = self.revision(row["revision"])
@@ -234,6 +239,7 @@ class Material:
                     row["void"],
                     fidelity[row["cluster"], row["revision"]],
                     (metric, row["cluster"], row["revision"]) not in judged,
+                    reached.get(tuple(row[name] for name in (*SERIES, "revision"))),
                 )
             )
         return sorted(
@@ -288,6 +294,10 @@ class Material:
     def noise(self) -> Mapping[NoisePlace, Noise]:
         """How noisy each metric is, where enough was measured to tell anything."""
         return noises(self.samples)
+
+    def limits(self, cluster: str) -> list[KnownLimit]:
+        """What is possible on the cluster in its present epoch."""
+        return limits_of(row for row in self.probes if row.cluster == cluster)
 
     @cached_property
     def twins(self) -> frozenset[str]:

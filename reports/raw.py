@@ -49,8 +49,8 @@ def _records(samples: pd.DataFrame) -> list[dict[Any, Any]]:
             "params": json.loads(row["params"]),
             "hosts": json.loads(row["hosts"]),
             "taken_at": _iso(row["taken_at"]),
-            "void_reason": row["void_reason"] or None,
-            **{name: None if pd.isna(row[name]) else row[name] for name in ("limit", "share")},  # JSON has no NaN
+            # pandas says NaN where there is nothing, which JSON does not know
+            **{name: None if pd.isna(row[name]) else row[name] for name in ("void_reason", "limit", "share")},
         }
         for row in samples.to_dict("records")
     ]

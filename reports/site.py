@@ -27,6 +27,7 @@ from farm.results import queries
 from farm.settings import CHECKOUT, Settings
 from reports.branding import safe_link, safe_logo
 from reports.bundles import publish_bundle
+from reports.limits import percent_text
 from reports.material import ClusterView, Material
 from reports.metrics import number_text, ratio_text
 from reports.pages import Page
@@ -196,7 +197,7 @@ def _renderer(material: Material) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number_text, "ratio": ratio_text}
+    environment.filters |= {"number": number_text, "ratio": ratio_text, "percent": percent_text}
     environment.globals |= {
         "navigation": _NAVIGATION,
         "analysis": material.analysis,

@@ -1,14 +1,20 @@
 """A page per cluster: who lends it, what it is, what it brought back and what failed there, by whose fault."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from reports.material import ClusterView, Material
+from markupsafe import Markup
+
+from reports.charts import ratio_chart
+from reports.limits import KnownLimit
+from reports.material import ClusterView, Figure, Material
+from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.comparison import segments_sentence
 from reports.pages.findings import FindingView
 from reports.pages.revisions import count_outcomes
+from reports.voids import voids_by_campaign
 
 
 def cluster_pages(material: Material, findings: list[FindingView]) -> Iterator[Page]:
@@ -35,6 +41,7 @@ def _content(material: Material, view: ClusterView, findings: list[FindingView])
     newest = material.newest_bundle(view.name)
     facts = (newest.facts or {}) if newest else {}
     samples = material.samples[material.samples["cluster"] == view.name]
+    limits = material.limits(view.name)
     return {
         **cluster_card(material, view),
         "evidence": facts.get("fidelity", {}).get("evidence", []),
@@ -47,8 +54,30 @@ def _content(material: Material, view: ClusterView, findings: list[FindingView])
         "failures": [row for row in count_outcomes(outcomes) if row["outcome"] in ("failed", "unsupported")],
         "outcomes": len(outcomes),
         "migrations": _migrations(outcomes),
+        "limits": limits,
+        "limits_chart": _limits_chart(view, limits),
+        "reached": _reached(material, view),
+        "voids": voids_by_campaign(samples),
         "segments": segments_sentence(material, view.name),
     }
+
+
+def _limits_chart(view: ClusterView, limits: Sequence[KnownLimit]) -> Markup | None:
+    """How far apart the probes of each place were; nothing to see before there are two of any."""
+    if not any(limit.n > 1 for limit in limits):
+        return None
+    bars = tuple(limit.bar for limit in limits)
+    described = f"{len(bars)} limits; the table has the numbers"
+    return ratio_chart(f"limits-{view.name}", bars, "share of the best probe", described)
+
+
+def _reached(material: Material, view: ClusterView) -> list[Figure]:
+    """How much of what is possible the newest figure of each metric reached, where a limit is known."""
+    newest: dict[MeasuredMetric, Figure] = {}
+    for figure in material.figures:  # by check-in, oldest first
+        if figure.cluster == view.name and figure.reached and figure.checkin.revision not in material.twins:
+            newest[figure.metric] = figure
+    return list(newest.values())
 
 
 def _void(samples: Any) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ def _content(material: Material, metric: MeasuredMetric) -> dict[str, Any]:
             for repository in sorted({figure.checkin.repository for figure in figures})
         ],
         "segments": segments,
+        "limited": any(figure.reached for figure in figures),
         "csv": f"data/metrics/{metric.slug}.csv",
     }
 

@@ -6,10 +6,12 @@ from typing import Any
 
 from farm.results.tables import Bundle, Session
 from reports.changes import changes
+from reports.limits import probe_table
 from reports.material import Material, plain
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
+from reports.voids import void_counts
 
 
 def session_pages(material: Material, bundle_files: dict[str, list[str]]) -> Iterator[Page]:
@@ -48,6 +50,8 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
             for host, facts in _facts(bundle, "hosts").items()
         },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
+        "probes": probe_table(row for row in material.probes if row.session == session.id),
+        "voids": void_counts(samples),
         "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
         "bundle": bundle,

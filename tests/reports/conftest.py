@@ -91,6 +91,7 @@ class SyntheticFarm:
         files = _write_bundle(self.settings, row.id)
         self.add(row)
         self.add(_bundle(row, files, cluster))
+        self.add(*_probes(row))
         transact(self.engine, lambda transaction: _measure(transaction, row, cluster, ordinal))
         return row.id
 
@@ -262,7 +263,12 @@ def _write_bundle(settings: Settings, session: str) -> dict[str, str]:
 def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tables.Bundle:
     qemu = {"acorn": "7.2.17", "birch": "10.0.2"}[cluster]
     builds = [
-        {"revision": build["revision"], "lock": "l" * 64, "code": "c" * 64, "settings": {"guest": {"vcpus": 1}}}
+        {
+            "revision": build["revision"],
+            "lock": "l" * 64,
+            "code": "c" * 64,
+            "settings": {"guest": {"vcpus": 1}, "swift": {"replicas": 3}},
+        }
         for build in session.builds
     ]
     return tables.Bundle(
@@ -274,7 +280,7 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
         manifest={"builds": builds, "files": files},
         facts={
             "declared": {"qemu": qemu, "kernel": "6.1.0", "cpu": "Synthetic <b>CPU</b>"},
-            "hosts": {"h1": {"memory_mib": 24000}, "h2": {"memory_mib": 24000}},
+            "hosts": {"h1": {"memory_mib": 24000, "cores": "2"}, "h2": {"memory_mib": 24000, "cores": "2"}},
             "clock_bounds_s": {"h1": 0.00002, "h2": 0.00003},
             "guest_images": {},
             "fidelity": {"concluded": "emulated", "evidence": ["no /dev/kvm: QEMU ran its own TCG"]},
@@ -288,6 +294,37 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
         fidelity="emulated",
         received_at=session.finished_at,
     )
+
+
+PROBES: tuple[tuple[str, str, str | None, float], ...] = (
+    ("disk write", "h1", None, 900.0),
+    ("disk write", "storage", None, 600.0),
+    ("flush", "h1", None, 110.0),
+    ("network", "h1", "h2", 1500.0),
+    ("network", "observer", "storage", 1200.0),
+)
+
+
+def _probes(session: tables.Session) -> list[tables.ProbeRow]:
+    """Before and after every block, each time a little worse than at best."""
+    assert session.started_at is not None
+    worse = [1 + 0.1 * (block + session.ordinal) for block in range(session.blocks + 1)]
+    return [
+        tables.ProbeRow(
+            **PUBLIC,
+            session=session.id,
+            cluster=session.cluster,
+            epoch=EPOCH,
+            kind=kind,
+            at=at,
+            to=to,
+            value=value * worse[block] if kind == "flush" else value / worse[block],
+            block=block,
+            taken_at=session.started_at + datetime.timedelta(minutes=block),
+        )
+        for block in range(session.blocks + 1)
+        for kind, at, to, value in PROBES
+    ]
 
 
 def factor(number: int, cluster: str, scenario: str, metric: str) -> float:
@@ -377,7 +414,7 @@ def _sample(
         order=order,
         revision=revision_at(number),
         value=value,
-        hosts={"source": "h1"},
+        hosts={"source": "h1", "host": "h1"},
         warm_up=False,
         valid=not void,
         void_reason="=the guest ran on two hosts <b>" if void else None,
