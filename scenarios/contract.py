@@ -85,6 +85,15 @@ class WriteTimes:
 
 
 @dataclass(frozen=True)
+class DiskTime:
+    """A read and a write of a guest, as it timed them, and when the observer heard of them."""
+
+    at_s: float
+    read_us: float
+    write_us: float
+
+
+@dataclass(frozen=True)
 class MigrationStyle:
     """How a guest is to be moved; by default as the hypervisor does it when nobody asks for more.
 
@@ -114,12 +123,14 @@ class MigrationReport:
 class Workload:
     """What a guest does besides answering: rewrite and check memory and disk; or the write test, when it is told.
 
+    `disk_times`: read blocks from all over the disk, write some at its end, and time each.
     `write_test_offset`: bytes by which all of the test's blocks lie after their places.
     """
 
     memory_mib: int = 0
     pages_per_s: int = 0
     disk: bool = False
+    disk_times: bool = False
     write_test_blocks: int = 0
     write_test_offset: int = 0
 
@@ -229,6 +240,15 @@ class Guest(Protocol):
     def write_times(self, *, timeout_s: float) -> WriteTimes:
         """What it reports when its write test has ended; raises Failed when it has not in time."""
 
+    def disk_times(self, since_s: float, until_s: float) -> Sequence[DiskTime]:
+        """What it timed between the two times."""
+
+    def pull(self, *, timeout_s: float) -> tuple[float, float]:
+        """Let the hypervisor bring everything its disk still has elsewhere to the disk, while the guest runs.
+
+        Returns when that was asked for and when it was done. Raises Unsupported and Failed.
+        """
+
     def disk_read_bytes(self) -> int:
         """What it has read from its disk so far, as the hypervisor tells."""
 
@@ -274,6 +294,15 @@ class Guest(Protocol):
         """End it and wait until its VMM is gone, so that its disk can be read."""
 
 
+class ServedBase(Protocol):
+    """The base image, served to the cluster's hosts over the network by one of them, in its guests' user's name."""
+
+    size_mib: int
+
+    def served_mib(self) -> float:
+        """What was read of it for others so far, as the serving host's kernel counts."""
+
+
 class Host(Protocol):
     name: str
     zone: str  # where it stands, as a path: `us-east/room-2/rack-7`
@@ -296,6 +325,12 @@ class Host(Protocol):
         What lies under the disk (a file system to put it on, layers) is made before and not timed.
         Raises Unsupported where the host cannot do this method, or not in this shape.
         """
+
+    def serve_base(self) -> AbstractContextManager[ServedBase]:
+        """Serve this host's base image while within."""
+
+    def make_streamed_disk(self, served: ServedBase) -> tuple[Disk, float]:
+        """A disk over what another host serves, to be pulled here; and the seconds that making it took."""
 
     def link_cut(self, *, limit_s: float) -> AbstractContextManager[None]:
         """Within it the host is off the test network; after `limit_s` it comes back, whatever becomes of us.

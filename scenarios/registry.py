@@ -1,6 +1,17 @@
 """All scenarios by name, and what identifies the way in which one is asked."""
 
-from scenarios import boot, boot_many, chunked_upload, cow_start, evacuation, link_cut, live_migration, parameters, wipe
+from scenarios import (
+    boot,
+    boot_many,
+    chunked_upload,
+    cow_start,
+    evacuation,
+    image_streaming,
+    link_cut,
+    live_migration,
+    parameters,
+    wipe,
+)
 from scenarios.contract import Scenario
 from scenarios.crossing import PlannedScenario
 
@@ -13,6 +24,7 @@ SCENARIOS: dict[str, Scenario] = {
     evacuation.SCENARIO.name: evacuation.SCENARIO,
     link_cut.SCENARIO.name: link_cut.SCENARIO,
     wipe.SCENARIO.name: wipe.SCENARIO,
+    image_streaming.SCENARIO.name: image_streaming.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

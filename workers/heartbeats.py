@@ -17,9 +17,9 @@ from workers.operations import operation
 
 _SO_TIMESTAMPNS = 35  # Linux, x86 and ARM; the socket module does not name it
 _TIMESPEC = struct.Struct("ll")
-_BEAT, _WRITES = b"FARM1", b"FARM1-WRITES"
+_BEAT, _WRITES, _DISK = b"FARM1", b"FARM1-WRITES", b"FARM1-DISK"
 _BEGIN = b"FARM1-BEGIN"
-_BEAT_NUMBERS, _WRITE_NUMBERS = 8, 6
+_BEAT_NUMBERS, _WRITE_NUMBERS, _DISK_NUMBERS = 8, 6, 2
 _DATAGRAM_BYTES = 512
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _STOP_S = 2.0
@@ -33,6 +33,7 @@ class _Heard:
     beats: list[list[float]] = field(default_factory=list)
     writes: list[int] | None = None  # first_us, first_p99_us, second_us, second_p99_us, blocks, errno
     may_write: bool = False
+    disk_times: list[list[float]] = field(default_factory=list)  # at_s, read_us, write_us
 
 
 class _Collector:
@@ -113,6 +114,9 @@ class _Collector:
             elif kind == _WRITES and len(numbers) == _WRITE_NUMBERS:
                 news = heard.writes is None
                 heard.writes = numbers
+            elif kind == _DISK and len(numbers) == _DISK_NUMBERS:
+                heard.disk_times.append([at_s, *numbers])
+                news = False
             else:
                 return False
             if news:
@@ -201,6 +205,15 @@ def beats(port: int, nonce: str, since_s: float, until_s: float) -> list[list[fl
     with collector.news:
         heard = list(collector.heard(nonce).beats)
     return [beat for beat in heard if since_s <= beat[0] <= until_s]
+
+
+@operation
+def disk_times(port: int, nonce: str, since_s: float, until_s: float) -> list[list[float]]:
+    """Timed reads and writes that were heard of between two times, oldest first: [at_s, read_us, write_us]."""
+    collector = _collector(port)
+    with collector.news:
+        heard = list(collector.heard(nonce).disk_times)
+    return [times for times in heard if since_s <= times[0] <= until_s]
 
 
 @operation

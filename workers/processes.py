@@ -104,11 +104,20 @@ def started_s(pid: int) -> float | None:
 
 def read_bytes(pid: int) -> int:
     """Bytes the kernel has fetched from disks for the process; 0 when it is gone."""
+    return _counted(pid, "read_bytes")
+
+
+def asked_bytes(pid: int) -> int:
+    """Bytes the process has read from files, wherever the kernel had them; 0 when it is gone."""
+    return _counted(pid, "rchar")
+
+
+def _counted(pid: int, what: str) -> int:
     try:
         lines = (_PROC / str(pid) / "io").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:"))
 
 
 def program_of(pid: int) -> str:

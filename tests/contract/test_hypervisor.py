@@ -9,13 +9,15 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from scenarios import boot, cow_start, live_migration, survival, wipe
+from scenarios import boot, cow_start, image_streaming, live_migration, survival, wipe
 from scenarios.contract import Failed, Guest
 from scenarios.recipe import DiskSettings, GuestSettings
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers.bench import SessionBench
 from workers.hypervisors import migration
+from workers.volumes.base import BASE_MIB
+from workers.volumes.disks import BaseServer
 from workers.volumes.marked import AgentVolume
 
 pytestmark = pytest.mark.machine
@@ -80,6 +82,23 @@ def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) ->
     (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None)
     assert "Invalid argument" in (outcome.reason or "")
+
+
+def test_an_image_is_streamed_while_its_guest_runs(lab: Lab) -> None:
+    sheet = lab.measure(image_streaming.SCENARIO, lab.bench())
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason, len(outcome.evidence)) == ("measured", None, 3)
+    assert set(values_of(sheet)) == {metric.name for metric in image_streaming.SCENARIO.metrics}
+    assert lab.guests_left() == []
+
+
+@on_backports
+def test_an_image_that_came_from_elsewhere_is_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BaseServer, "served_mib", lambda server: 3.0)
+    sheet = lab.measure(image_streaming.SCENARIO, lab.bench(), bandwidth_mib_s=64)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("failed", f"3.0 MiB served of an image of {BASE_MIB} MiB")
+    assert not any(sample.valid for sample in sheet.samples())
 
 
 @on_backports

@@ -74,6 +74,18 @@ def test_a_guest_is_told_to_write_until_it_has_written(port: int) -> None:
             guest.recv(100)
 
 
+def test_times_of_the_disk_are_kept_with_when_they_came(port: int, send: Send) -> None:
+    heartbeats.expect(port, "n1")
+    before_s = time.monotonic()
+    send("FARM1-DISK n1 250 300")
+    send("FARM1-DISK n1 260 310")
+    send("FARM1 n1 0 0 0 0 0 0 0 0")
+    assert heartbeats.first(port, "n1", limit_s=5) is not None
+    heard = heartbeats.disk_times(port, "n1", before_s, time.monotonic())
+    assert [times[1:] for times in heard] == [[250, 300], [260, 310]]
+    assert heartbeats.disk_times(port, "n1", 0, before_s) == []
+
+
 def test_only_expected_guests_are_heard(port: int, send: Send) -> None:
     heartbeats.expect(port, "mine")
     send("FARM1 other 0 0 0 0 0 0 0 0")

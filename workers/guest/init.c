@@ -19,6 +19,10 @@
  *
  *     FARM1-WRITES nonce first_us first_p99_us second_us second_p99_us blocks errno
  *
+ * And one for each read and write of the disk that are timed, in µs:
+ *
+ *     FARM1-DISK nonce read_us write_us
+ *
  * Everything it is told stands on the kernel's command line:
  *
  *     farm.nonce=WORD                   repeated in every heartbeat: this boot and no other answers
@@ -26,6 +30,7 @@
  *     farm.observer=A.B.C.D:PORT        where heartbeats go
  *     farm.memory_mib=N farm.pages_per_s=N   rewrite N MiB of memory at this rate, and check it all the while
  *     farm.disk=1                       write blocks of /dev/vda, and check each before it is written again
+ *     farm.disk_times=1                 read blocks from all over /dev/vda, write some at its end, and time each
  *     farm.write_blocks=N               the write test, once the observer has sent anything: N blocks, twice
  *     farm.write_offset=N               bytes by which all of its blocks lie after their places
  *
@@ -65,6 +70,8 @@ enum {
 	DISK_STEP_MS = 10,
 	DISK_BLOCKS = 32, /* at the disk's end, where the write test never comes */
 	DISK_WAIT_MS = 5000,
+	TIMED_STEP_MS = 5,
+	TIMED_PASS = 3, /* of the words that are written: the write test has two */
 	TICK_MS = 1,
 	STALL_TICKS = 250, /* the longest gap of this many ticks and of as many before them is told */
 	RTC_INDEX = 0x70,
@@ -353,6 +360,39 @@ static void *exercise_disk(void *argument)
 	return NULL;
 }
 
+/* One of the blocks at the disk's end gets its word, always the same one; how long that took. */
+static uint64_t timed_write(uint64_t *block, uint64_t size, uint64_t at)
+{
+	fill(block, BLOCK_BYTES / 8, mix(nonce_word ^ (uint64_t)TIMED_PASS << 32 ^ at));
+	uint64_t began = now_ns();
+	if (pwrite(disk, block, BLOCK_BYTES, size - (at + 1) * BLOCK_BYTES) != BLOCK_BYTES)
+		give_up("timed write");
+	return now_ns() - began;
+}
+
+/* Reads a block from anywhere but the disk's end, then writes one there, and so on; tells how long each took. */
+static void *time_disk(void *argument)
+{
+	char datagram[128];
+	int network = (int)(intptr_t)argument;
+	uint64_t size, random = nonce_word, *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+	if (ioctl(disk, BLKGETSIZE64, &size))
+		give_up("size of /dev/vda");
+	for (uint64_t count = 0;; count++) {
+		random = mix(random + 1);
+		off_t offset = random % (size / BLOCK_BYTES - DISK_BLOCKS) * BLOCK_BYTES;
+		uint64_t began = now_ns();
+		if (pread(disk, block, BLOCK_BYTES, offset) != BLOCK_BYTES)
+			give_up("timed read");
+		uint64_t read_ns = now_ns() - began, write_ns = timed_write(block, size, count % DISK_BLOCKS);
+		int length = snprintf(datagram, sizeof datagram, "FARM1-DISK %s %lu %lu", nonce, read_ns / 1000,
+				      write_ns / 1000);
+		send(network, datagram, length, MSG_DONTWAIT);
+		sleep_ms(TIMED_STEP_MS);
+	}
+	return NULL;
+}
+
 static int by_size(const void *left, const void *right)
 {
 	uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
@@ -508,14 +548,14 @@ int main(void)
 	mount_kernel_file_systems();
 	nonce = parameter("farm.nonce", nonce);
 	nonce_word = digest(nonce);
-	int exercises_disk = number("farm.disk") > 0;
+	int exercises_disk = number("farm.disk") > 0, times_disk = number("farm.disk_times") > 0;
 	long write_blocks = number("farm.write_blocks"), memory_mib = number("farm.memory_mib");
 	if (memory_mib > 0)
 		run(tick, NULL);
 	load_modules("/modules/network");
 	int network = open_network();
 
-	if (exercises_disk || write_blocks > 0) {
+	if (exercises_disk || times_disk || write_blocks > 0) {
 		load_modules("/modules/disk");
 		open_disk();
 	}
@@ -526,6 +566,8 @@ int main(void)
 		start_memory(memory_mib, number("farm.pages_per_s"));
 	if (exercises_disk)
 		run(exercise_disk, NULL);
+	if (times_disk)
+		run(time_disk, (void *)(intptr_t)network);
 	if (write_blocks > 0)
 		start_write_test(network, write_blocks, number("farm.write_offset"));
 	beat_for_ever(network);

@@ -60,6 +60,8 @@ def command_line(
         told += [f"farm.memory_mib={workload.memory_mib}", f"farm.pages_per_s={workload.pages_per_s}"]
     if has_disk and workload.disk:
         told.append("farm.disk=1")
+    if has_disk and workload.disk_times:
+        told.append("farm.disk_times=1")
     if has_disk and workload.write_test_blocks:
         told.append(f"farm.write_blocks={workload.write_test_blocks}")
         told += [f"farm.write_offset={workload.write_test_offset}"] if workload.write_test_offset else []

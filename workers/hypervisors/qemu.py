@@ -21,11 +21,13 @@ from scenarios.contract import (
     Beat,
     Disk,
     DiskShape,
+    DiskTime,
     Failed,
     Hardware,
     MarkedVolume,
     MigrationReport,
     MigrationStyle,
+    ServedBase,
     Stages,
     Unsupported,
     Workload,
@@ -37,7 +39,7 @@ from workers import marks
 from workers.agent import AgentLink
 from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
-from workers.hypervisors import migration
+from workers.hypervisors import migration, streaming
 from workers.hypervisors.calls import ask, find, is_gone
 from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, as_taken_over, command_line, domain_xml
 from workers.hypervisors.events import FirstRuns, listen
@@ -258,15 +260,33 @@ class QemuHost:
         return disks.make_disk(agent, method, path, base, uid=host.guest_uid, shape=shape)
 
     def make_marked_volume(self, mib: int, *, tenant: str) -> MarkedVolume:
-        folder = self.cluster.work_dir(self.link.host)
-        uid = self.link.host.guest_uid
-        self.link.agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=uid)
-        return AgentVolume(self.link.agent, folder / f"{self.cluster.next_name()}.volume", mib, tenant)
+        return AgentVolume(self.link.agent, self._work_folder() / f"{self.cluster.next_name()}.volume", mib, tenant)
 
     def written_bytes(self) -> int | None:
         folder = str(self.link.host.work_dir)
         answer = self.link.agent.call("volumes.device.written_bytes", timeout_s=_CALL_TIMEOUT_S, folder=folder)
         return None if answer is None else int(answer)
+
+    @contextlib.contextmanager
+    def serve_base(self) -> Iterator[ServedBase]:
+        host, agent, base = self.link.host, self.link.agent, self.link.base
+        server = disks.BaseServer(agent, base, BASE_MIB, host.address, uid=host.guest_uid, folder=self._work_folder())
+        try:
+            yield server
+        finally:
+            server.end()
+
+    def make_streamed_disk(self, served: ServedBase) -> tuple[Disk, float]:
+        path = self._work_folder() / f"{self.cluster.next_name()}.qcow2"
+        shape = DiskShape(cluster_size_kib=self.revision.disk.cluster_size_kib)
+        server, uid = cast(disks.BaseServer, served), self.link.host.guest_uid
+        return disks.make_streamed_disk(self.link.agent, path, server, self.link.base, uid=uid, shape=shape)
+
+    def _work_folder(self) -> Path:
+        """This session's folder on the host's disk, for its guests' VMMs."""
+        folder, uid = self.cluster.work_dir(self.link.host), self.link.host.guest_uid
+        self.link.agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=uid)
+        return folder
 
     @contextlib.contextmanager
     def link_cut(self, *, limit_s: float) -> Iterator[None]:
@@ -430,6 +450,15 @@ class QemuGuest:
         first_us, first_p99_us, second_us, second_p99_us, blocks, error = heard
         refusal = os.strerror(int(error)) if error else ""
         return WriteTimes(first_us, first_p99_us, second_us, second_p99_us, int(blocks), refusal)
+
+    def disk_times(self, since_s: float, until_s: float) -> Sequence[DiskTime]:
+        heard = self.cluster.observe("disk_times", nonce=self.nonce, since_s=since_s, until_s=until_s)
+        return [DiskTime(*times) for times in heard]
+
+    def pull(self, *, timeout_s: float) -> tuple[float, float]:
+        what, started_s = f"pull the disk of {self.name}", self.cluster.now_s()
+        streaming.pull(what, self._started(), timeout_s=timeout_s)
+        return started_s, self.cluster.now_s()
 
     def disk_read_bytes(self) -> int:
         domain = self._started()

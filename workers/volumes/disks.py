@@ -6,7 +6,7 @@ from pathlib import Path
 
 from scenarios.contract import DiskShape, Unsupported
 from workers.agent import AgentLink
-from workers.volumes import blank, copy, overlay, reflink, shared
+from workers.volumes import blank, copy, overlay, reflink, shared, streamed
 
 FORMATS: Mapping[str, str] = {
     "overlay": overlay.FORMAT,
@@ -14,6 +14,7 @@ FORMATS: Mapping[str, str] = {
     "copy": copy.FORMAT,
     "blank": blank.FORMAT,
     "shared": shared.FORMAT,
+    "streamed": streamed.FORMAT,
 }
 SHARED_DISK_MIB = 64
 _CREATE_TIMEOUT_S = 120
@@ -56,7 +57,7 @@ class AgentDisk:
         return self._prove("volumes.base.prove_unchanged", path=str(self.base.path), digest=self.base.digest)
 
     def prove_written(self, nonce: str, blocks: int, offset: int = 0) -> str:
-        where = "overlay" if self.format == "qcow2" else "base"
+        where = self.method if self.format == "qcow2" else "base"
         asked: dict[str, object] = {"nonce": nonce, "blocks": blocks, "offset": offset}
         return self._prove(f"volumes.{where}.prove_written", path=str(self.path), **asked)
 
@@ -65,6 +66,25 @@ class AgentDisk:
 
     def _prove(self, operation: str, **arguments: object) -> str:
         return str(self.agent.call(operation, timeout_s=_PROOF_TIMEOUT_S, **arguments))
+
+
+class BaseServer:
+    """A base image that the host at the other end of `agent` serves from now on, until `end`."""
+
+    def __init__(self, agent: AgentLink, base: Base, size_mib: int, address: str, *, uid: int, folder: Path) -> None:
+        self.size_mib = size_mib
+        self._agent = agent
+        asked = {"path": str(base.path), "address": address, "uid": uid, "pid_file": str(folder / "nbd.pid")}
+        started = agent.call("volumes.nbd.serve", timeout_s=_CREATE_TIMEOUT_S, **asked)
+        self._pid = int(started["pid"])
+        self.url = f"nbd://{address}:{started['port']}"
+
+    def served_mib(self) -> float:
+        served = self._agent.call("volumes.nbd.served_bytes", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
+        return float(served) / (1 << 20)
+
+    def end(self) -> None:
+        self._agent.call("volumes.nbd.end", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
 
 
 def make_disk(
@@ -89,6 +109,15 @@ def make_disk(
         arguments["mib"] = SHARED_DISK_MIB
     seconds = agent.call(f"volumes.{method}.create", timeout_s=_CREATE_TIMEOUT_S, **arguments)
     return disk, float(seconds)
+
+
+def make_streamed_disk(
+    agent: AgentLink, path: Path, served: BaseServer, base: Base, *, uid: int, shape: DiskShape
+) -> tuple[AgentDisk, float]:
+    """Make a disk over what a server has, on the agent's host, whose own `base` is the same."""
+    asked = {"base": served.url, "target": str(path), "uid": uid, "cluster_size_kib": shape.cluster_size_kib}
+    seconds = agent.call("volumes.streamed.create", timeout_s=_CREATE_TIMEOUT_S, **asked)
+    return AgentDisk(agent, "streamed", path, base, shape), float(seconds)
 
 
 def make_file_system(agent: AgentLink, folder: Path, kind: str, *, uid: int, base_mib: int) -> Base:

@@ -31,7 +31,7 @@ def create(
 ) -> float:
     """Make the disk `target`; returns the seconds qemu-img took, its start included. Raises Unsupported."""
     started = time.monotonic()
-    _create(base, base_format, target, cluster_size_kib, extended_l2, preallocation)
+    make_image(base, base_format, target, cluster_size_kib, extended_l2, preallocation)
     took_s = time.monotonic() - started
     hand_over(Path(target), uid)
     return took_s
@@ -43,8 +43,8 @@ def make_layers(base: str, target: str, count: int, cluster_size_kib: int, exten
     behind = os.stat(base).st_size // 4 * 3  # no write test comes here
     for number in range(1, count + 1):
         layer = f"{target}.layer{number}"
-        _create(base, "raw" if number == 1 else FORMAT, layer, cluster_size_kib, extended_l2)
-        _tool("qemu-io", "-f", "qcow2", "-c", f"write -P {number} {behind} 4k", layer)
+        make_image(base, "raw" if number == 1 else FORMAT, layer, cluster_size_kib, extended_l2)
+        tool("qemu-io", "-f", "qcow2", "-c", f"write -P {number} {behind} 4k", layer)
         Path(layer).chmod(0o444)
         base = layer
     return base
@@ -53,11 +53,11 @@ def make_layers(base: str, target: str, count: int, cluster_size_kib: int, exten
 @operation
 def prove_sharing(base: str, path: str, layers: int, preallocation: str) -> str:
     """Evidence that it refers to the base, through its layers, and holds little itself; raises WorkNotProven."""
-    chain = json.loads(_tool("qemu-img", "info", "--output=json", "--backing-chain", path))
+    chain = json.loads(tool("qemu-img", "info", "--output=json", "--backing-chain", path))
     formats, last = [image["format"] for image in chain], chain[-1]["filename"]
     if formats != ["qcow2"] * (layers + 1) + ["raw"] or last != base:
         raise WorkNotProven(f"no overlay of the base with {layers} layers: {', '.join(formats)}, the last is {last}")
-    extents = json.loads(_tool("qemu-img", "map", "--output=json", "-f", "qcow2", path))
+    extents = json.loads(tool("qemu-img", "map", "--output=json", "-f", "qcow2", path))
     size, allocated = os.stat(base).st_size, os.stat(path).st_blocks * 512
     held = [0] * (layers + 2)
     for extent in extents:
@@ -82,26 +82,26 @@ def prove_written(path: str, nonce: str, blocks: int, offset: int) -> str:
     with tempfile.NamedTemporaryFile(dir=Path(path).parent, prefix="written-") as raw:
         block_size = f"bs={STRIDE_BYTES}"
         count = f"count={blocks + 1}"  # the last one may reach into the next stride
-        _tool("qemu-img", "dd", "-f", "qcow2", "-O", "raw", block_size, count, f"if={path}", f"of={raw.name}")
+        tool("qemu-img", "dd", "-f", "qcow2", "-O", "raw", block_size, count, f"if={path}", f"of={raw.name}")
         with open(raw.name, "rb") as file:  # qemu-img has put another file in its place or written the same
             return check_written(file.fileno(), nonce, blocks, offset)
 
 
-def _create(
+def make_image(
     base: str, base_format: str, target: str, cluster_size_kib: int, extended_l2: bool, preallocation: str = "off"
 ) -> None:
     options = [f"cluster_size={cluster_size_kib}k"]
     options += ["extended_l2=on"] if extended_l2 else []
     options += [f"preallocation={preallocation}"] if preallocation != "off" else []
     try:
-        _tool("qemu-img", "create", "-q", "-f", "qcow2", "-o", ",".join(options), "-b", base, "-F", base_format, target)
+        tool("qemu-img", "create", "-q", "-f", "qcow2", "-o", ",".join(options), "-b", base, "-F", base_format, target)
     except Failed as error:
         if len(options) == 1:
             raise
         raise Unsupported(str(error)) from None
 
 
-def _tool(*command: str) -> str:
+def tool(*command: str) -> str:
     what = " ".join(command[:2])
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_TIMEOUT_S, check=False)

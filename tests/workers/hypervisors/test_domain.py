@@ -73,6 +73,7 @@ def test_what_a_recipe_says_cannot_become_markup() -> None:
         (Workload(memory_mib=32, pages_per_s=1000), False, ["farm.memory_mib=32", "farm.pages_per_s=1000"]),
         (Workload(disk=True), True, ["farm.disk=1"]),
         (Workload(disk=True, write_test_blocks=8), False, []),
+        (Workload(disk_times=True), True, ["farm.disk_times=1"]),
         (Workload(write_test_blocks=8), True, ["farm.write_blocks=8"]),
         (Workload(write_test_blocks=8, write_test_offset=512), True, ["farm.write_blocks=8", "farm.write_offset=512"]),
     ],

@@ -1,0 +1,105 @@
+"""How soon does a guest run whose image is still on another host, and what does it notice of the image's coming?
+
+A guest starts from an overlay over a base image that another host serves over the network. When it has answered, the
+hypervisor is asked to bring everything that the disk lacks, in the background. All the while the guest reads blocks
+from all over its disk, writes some, past all caches of its own, and times each. The sender's link is capped, so that
+the image does not come quicker than a network would bring it.
+
+Measured: request to first answer (`answer_ms`), how long the pull takes (`stream_s`) and how fast that is
+(`stream_mib_s`), what the other host served in all (`served_mib`), and the 99th percentile of the guest's reads and
+writes while the image comes against afterwards (`read_p99_us`, `read_p99_after_us` …, by the guest's clock).
+
+Not measured: many guests that pull the same image; images that are compressed or come from an object store.
+
+The proof: the disk lies over nothing any more, and holds the base image's data but for what the guest wrote; the
+guest's writes, read from outside when it has ended, are whole; the other host served no less than the image.
+"""
+
+import contextlib
+from collections.abc import Sequence
+
+from scenarios.contract import Bench, Cell, Guest, Host, Metric, Scenario, Sheet, Unsupported, Workload
+from scenarios.parameters import Number, Parameter, Values, number
+
+TIMED_BLOCKS = 32  # at the disk's end, which the guest writes in turn
+LEAST_TIMES = 50  # below that there is no 99th percentile to speak of
+AFTER_S = 2.0
+SETTLE_S = 0.2
+TIMEOUT_S = 60.0
+SLOWEST_MIB_S = 2  # a pull that is slower has hung
+
+
+class ImageStreaming:
+    name = "image_streaming"
+    version = 1
+    metrics: tuple[Metric, ...] = (
+        Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer"),
+        Metric("stream_s", "s", "lower", 0.25, "Pulling the image"),
+        Metric("stream_mib_s", "MiB/s", "higher", 0.25, "Speed of the pull", judged=False),
+        Metric("served_mib", "MiB", "lower", 0.1, "Read of the image on the other host", judged=False),
+        Metric("read_p99_us", "µs", "lower", 0.5, "99th percentile of reads meanwhile", judged=False),
+        Metric("write_p99_us", "µs", "lower", 0.5, "99th percentile of writes meanwhile", judged=False),
+        Metric("read_p99_after_us", "µs", "lower", 0.5, "99th percentile of reads afterwards", judged=False),
+        Metric("write_p99_after_us", "µs", "lower", 0.5, "99th percentile of writes afterwards", judged=False),
+    )
+    parameters: tuple[Parameter, ...] = (
+        Number("bandwidth_mib_s", 32, 0, 100_000, "MiB/s", "a cap for the sender's link; 0 is none"),
+    )
+
+    def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
+        roles = dict(zip(("host", "server"), (host.name for host in bench.hosts), strict=False))
+        with sheet.cell(hosts=roles) as cell:
+            if len(bench.hosts) < 2:
+                raise Unsupported(f"an image comes from another host, the cluster has {len(bench.hosts)}")
+            self._measure(bench, cell, bench.hosts[0], bench.hosts[1], number(params, "bandwidth_mib_s"))
+
+    def _measure(self, bench: Bench, cell: Cell, host: Host, server: Host, bandwidth_mib_s: int) -> None:
+        nonce = bench.nonce()
+        with contextlib.ExitStack() as within:
+            served = within.enter_context(server.serve_base())
+            pull_timeout_s = TIMEOUT_S + served.size_mib / SLOWEST_MIB_S
+            if bandwidth_mib_s:
+                within.enter_context(server.link_capped(bandwidth_mib_s, limit_s=2 * TIMEOUT_S + pull_timeout_s))
+            disk, _ = host.make_streamed_disk(served)
+            guest = within.enter_context(host.guest(nonce=nonce, disk=disk, workload=Workload(disk_times=True)))
+            requested_s = guest.start()
+            answer = guest.first_answer(timeout_s=TIMEOUT_S)
+            started_s, finished_s = guest.pull(timeout_s=pull_timeout_s)
+            served_mib = served.served_mib()
+            bench.pause_s(SETTLE_S + AFTER_S)
+            self._record_times(cell, guest, started_s, finished_s)
+            guest.stop()
+
+        cell.record("answer_ms", (answer.at_s - requested_s) * 1e3)
+        cell.record("stream_s", finished_s - started_s)
+        cell.record("stream_mib_s", served.size_mib / (finished_s - started_s))
+        cell.record("served_mib", served_mib)
+        cell.prove(answer.nonce == nonce, f"the guest answered '{answer.nonce}', not its nonce '{nonce}'")
+        least_mib = served.size_mib - 1  # what the guest wrote before it came need not come any more
+        cell.prove(served_mib >= least_mib, f"{served_mib:.1f} MiB served of an image of {served.size_mib} MiB")
+
+        def verify() -> None:
+            cell.evidence(disk.prove_sharing())
+            cell.evidence(disk.prove_written(nonce, TIMED_BLOCKS))
+            cell.evidence(disk.prove_base_unchanged())
+            disk.remove()
+
+        cell.verify_later(verify, deployed=False)
+
+    def _record_times(self, cell: Cell, guest: Guest, started_s: float, finished_s: float) -> None:
+        settled_s = finished_s + SETTLE_S
+        meanwhile = guest.disk_times(started_s, finished_s)
+        afterwards = guest.disk_times(settled_s, settled_s + AFTER_S)
+        for times, when, suffix in ((meanwhile, "while the image came", ""), (afterwards, "afterwards", "_after")):
+            enough = len(times) >= LEAST_TIMES
+            cell.prove(enough, f"the guest timed {len(times)} reads {when}, {LEAST_TIMES} are needed")
+            cell.record(f"read_p99{suffix}_us", p99([time.read_us for time in times]))
+            cell.record(f"write_p99{suffix}_us", p99([time.write_us for time in times]))
+
+
+def p99(values: Sequence[float]) -> float:
+    """The 99th percentile: 99 of 100 are no higher."""
+    return sorted(values)[-(-len(values) * 99 // 100) - 1]
+
+
+SCENARIO: Scenario = ImageStreaming()

@@ -1,0 +1,32 @@
+"""Bringing to a guest's disk, while the guest runs, what the disk still has elsewhere (libvirt's block pull)."""
+
+import time
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+from scenarios.contract import Failed
+from workers.hypervisors.calls import ask
+from workers.hypervisors.domain import DISK_TARGET
+
+_CALL_TIMEOUT_S = 30.0
+_POLL_S = 0.02
+
+
+def pull(what: str, domain: libvirt.virDomain, *, timeout_s: float) -> None:
+    """Returns when the disk has nothing elsewhere any more; raises Unsupported and Failed (hypervisor)."""
+    ask(what, _CALL_TIMEOUT_S, lambda: domain.blockPull(DISK_TARGET, 0, 0))
+    deadline_s = time.monotonic() + timeout_s
+    while ask(what, _CALL_TIMEOUT_S, lambda: domain.blockJobInfo(DISK_TARGET, 0)):
+        if time.monotonic() > deadline_s:
+            ask(what, _CALL_TIMEOUT_S, lambda: domain.blockJobAbort(DISK_TARGET, 0))
+            raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s")
+        time.sleep(_POLL_S)
+    if left := _elsewhere(ask(what, _CALL_TIMEOUT_S, lambda: domain.XMLDesc(0))):
+        raise Failed("hypervisor", f"{what}: it ended, but the disk still has {left}")
+
+
+def _elsewhere(xml: str) -> str:
+    """What the running guest's disk lies over, or nothing."""
+    source = ET.fromstring(xml).find("devices/disk/backingStore/source")
+    return "" if source is None else f"a source {ET.tostring(source, encoding='unicode').strip()}"
