@@ -57,7 +57,10 @@ class SigningKey:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One donated cluster. `machine` names the physical machine where clusters share one: they then take turns."""
+    """One donated cluster. `machine` names the physical machine where clusters share one: they then take turns.
+
+    `fidelity = "hardware"` promises real machines: a session that finds a virtual one fails, by fault of the donor.
+    """
 
     name: str
     description: str
@@ -68,6 +71,7 @@ class Cluster:
     signing_key: tuple[SigningKey, ...]
     publish: bool
     machine: str = ""
+    fidelity: Literal["hardware"] | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -93,6 +97,7 @@ class Cluster:
             hosts=tuple(PlannedHost(host.name, host.uri, host.zone) for host in self.host),
             storage_disks=self.storage.disks,
             storage_disk_mib=self.storage.disk_mib,
+            fidelity=self.fidelity,
         )
 
 

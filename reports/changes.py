@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 # what is never twice the same, and tells the mood of a host rather than what it is
-VOLATILE = frozenset({"load", "steal", "temperature"})
+VOLATILE = frozenset({"load", "steal", "temperature", "trap cost", "timer cost"})
 
 HostFacts = Mapping[str, Mapping[str, Any]]
 

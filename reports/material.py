@@ -309,6 +309,11 @@ class Material:
         """Session → its accepted bundle."""
         return {str(bundle.session): bundle for bundle in self.bundles if bundle.accepted}
 
+    def measured_on(self, cluster: str) -> list[Session]:
+        """The cluster's sessions that brought an accepted bundle, in the order in which they began."""
+        answered = [row for row in self.sessions if row.cluster == cluster and row.id in self.answered]
+        return sorted(answered, key=lambda row: (row.started_at.timestamp() if row.started_at else 0.0, row.id))
+
     def fidelity_of(self, cluster: str) -> str:
         """As concluded by the cluster's own bundles."""
         sessions = {session.id for session in self.sessions if session.cluster == cluster}

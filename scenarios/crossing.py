@@ -37,6 +37,7 @@ class PlannedCluster:
     hosts: tuple[PlannedHost, ...]
     storage_disks: int
     storage_disk_mib: int
+    fidelity: Fidelity | None = None  # what the donor says that the hosts are
 
 
 @dataclass(frozen=True)

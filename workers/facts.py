@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scenarios.crossing import FidelityFact
+from scenarios.contract import Failed
+from scenarios.crossing import Fidelity, FidelityFact
 from workers.operations import operation
+from workers.traps import timer_cost_ns, trap_cost_ns
 
 _VERSION_TIMEOUT_S = 20
 _THERMAL = Path("/sys/class/thermal")
 # words in a machine's DMI product that say it is made by a hypervisor
-_VIRTUAL_PRODUCTS = ("kvm", "qemu", "virtual", "vmware", "xen", "bochs", "bhyve", "openstack", "google compute", "ec2")
+# (names of clouds are no such word: they also lend machines without a hypervisor)
+_VIRTUAL_PRODUCTS = ("kvm", "qemu", "virtual", "vmware", "xen", "hvm domu", "bochs", "bhyve", "openstack nova")
+_DEAREST_BARE_TRAP_NS = 250  # processors answer cpuid by themselves within this; no hypervisor does
 
 # A change of one of these opens a new epoch of every series of the cluster
 DECLARED = ("cpu", "microcode", "kernel", "firmware", "qemu", "libvirt", "swap")
@@ -22,7 +26,8 @@ DECLARED = ("cpu", "microcode", "kernel", "firmware", "qemu", "libvirt", "swap")
 @operation
 def read(emulator: str) -> dict[str, Any]:
     """The facts of this host; what cannot be read is the text 'unknown'. Memory in MiB."""
-    cpu = _cpuinfo()
+    cpu = first_processor(Path("/proc/cpuinfo").read_text())
+    trap_ns = trap_cost_ns()
     return {
         "cpu": cpu.get("model name", "unknown"),
         "microcode": cpu.get("microcode", "unknown"),
@@ -31,6 +36,8 @@ def read(emulator: str) -> dict[str, Any]:
         "kernel": os.uname().release,
         "firmware": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("bios_vendor", "bios_version")),
         "product": " ".join(_text(f"/sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name")),
+        "trap cost": "unknown" if trap_ns is None else f"{trap_ns} ns",
+        "timer cost": f"{timer_cost_ns()} ns",
         "memory": f"{_meminfo_mib('MemTotal')} MiB",
         "swap": f"{_meminfo_mib('SwapTotal')} MiB",
         "memory nodes": str(len(list(Path("/sys/devices/system/node").glob("node[0-9]*"))) or "unknown"),
@@ -60,12 +67,20 @@ def conclude_fidelity(accelerators: Sequence[str], hosts: Mapping[str, Mapping[s
     kinds = sorted(set(accelerators))
     told = ", ".join(kinds) or "none"
     evidence = [f"guests' domain types: {told}; 'qemu' means that QEMU translated their code (TCG)"]
-    signs = {name: _signs_of_a_hypervisor(facts) for name, facts in sorted(hosts.items())}
-    evidence += [
-        f"host {name}: {' and '.join(its) or 'no sign of a hypervisor below it'}" for name, its in signs.items()
-    ]
-    real = kinds == ["kvm"] and bool(signs) and not any(signs.values())
+    doubts = {name: [*signs_of_a_hypervisor(facts), *_silences(facts)] for name, facts in sorted(hosts.items())}
+    for name, its in doubts.items():
+        trap, timer = (hosts[name].get(cost, "unknown") for cost in ("trap cost", "timer cost"))
+        told = " and ".join(its) or "no sign of a hypervisor below it"
+        evidence.append(f"host {name}: {told} (cpuid: {trap}, reading the clock: {timer})")
+    real = kinds == ["kvm"] and bool(doubts) and not any(doubts.values())
     return FidelityFact("hardware" if real else "emulated", evidence)
+
+
+def refuse_false_claim(claimed: Fidelity | None, hosts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises Failed (donor) where hosts are lent as real machines and one of them shows that it is virtual."""
+    for name, facts in sorted(hosts.items()):
+        if claimed == "hardware" and (signs := signs_of_a_hypervisor(facts)):
+            raise Failed("donor", f"host {name} is lent as hardware, but is a virtual machine: {' and '.join(signs)}")
 
 
 def hypervisor_bit(flags: str | None) -> str:
@@ -75,18 +90,26 @@ def hypervisor_bit(flags: str | None) -> str:
     return "set" if "hypervisor" in flags.split() else "clear"
 
 
-def _signs_of_a_hypervisor(facts: Mapping[str, Any]) -> list[str]:
-    """What shows that a host is a virtual machine itself, or leaves it open: only evidence makes a real machine."""
+def signs_of_a_hypervisor(facts: Mapping[str, Any]) -> list[str]:
+    """What shows that a host is a virtual machine itself."""
     product = str(facts.get("product", "unknown"))
-    bit = facts.get("hypervisor bit", "unknown")
-    signs = ["its processor says that it is virtual"] if bit == "set" else []
-    if bit not in ("set", "clear"):
-        signs.append("its processor does not say whether it is virtual")
-    if set(product.split()) <= {"unknown"}:
-        signs.append("its firmware does not say what it is")
+    signs = ["its processor says that it is virtual"] if facts.get("hypervisor bit") == "set" else []
     if any(word in product.lower() for word in _VIRTUAL_PRODUCTS):
         signs.append(f"its firmware calls it '{product}'")
+    trap = re.fullmatch(r"(\d+) ns", str(facts.get("trap cost", "unknown")))
+    if trap and int(trap[1]) > _DEAREST_BARE_TRAP_NS:
+        signs.append(f"cpuid takes {trap[0]}, so something below it answers")
     return signs
+
+
+def _silences(facts: Mapping[str, Any]) -> list[str]:
+    """What leaves it open whether a host is a real machine: only evidence makes one."""
+    silences = []
+    if facts.get("hypervisor bit") not in ("set", "clear"):
+        silences.append("its processor does not say whether it is virtual")
+    if set(str(facts.get("product", "unknown")).split()) <= {"unknown"}:
+        silences.append("its firmware does not say what it is")
+    return silences
 
 
 def steal_text(stat: str) -> str:
@@ -103,9 +126,9 @@ def temperature_text(millidegrees: Sequence[str]) -> str:
     return f"{max(read) / 1000:.0f} °C" if read else "unknown"
 
 
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo."""
-    first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+def first_processor(cpuinfo: str) -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo's text."""
+    first = cpuinfo.split("\n\n", 1)[0]
     pairs = (line.split(":", 1) for line in first.splitlines() if ":" in line)
     return {name.strip(): value.strip() for name, value in pairs}
 

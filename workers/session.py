@@ -121,6 +121,7 @@ class _Run:
     outcomes: list[Outcome] = field(default_factory=list)
     guest_images: dict[str, str] = field(default_factory=dict)
     fidelity: FidelityFact = FidelityFact("emulated", [])
+    host_facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=dict)
     observer: dict[str, tuple[float, float]] = field(default_factory=dict)  # scenario → CPU seconds, seconds
     busy_before_s: float = field(default_factory=processes.busy_s)
@@ -144,6 +145,8 @@ class _Run:
 
         Limits are probed before, between and after them, when nothing is measured, checked or deployed.
         """
+        self.host_facts = self._read_hosts()
+        facts.refuse_false_claim(self.plan.cluster.fidelity, self.host_facts)
         ready = {planned.revision: self._build(planned) for planned in self.plan.builds}
         for error in ready.values():
             if isinstance(error, Failed) and error.fault != "stack" and not self.resolved:
@@ -160,10 +163,7 @@ class _Run:
 
     def facts(self) -> Facts:
         """What the cluster was during the session."""
-        read = {
-            link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
-            for link in self.hypervisors.links
-        }
+        read = self.host_facts
         self.fidelity = facts.conclude_fidelity([DOMAIN_TYPE], read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["cpu_s"] = self._cpu_s()
@@ -178,6 +178,12 @@ class _Run:
             load=load,
             sizes_mib={"base image": BASE_MIB},
         )
+
+    def _read_hosts(self) -> dict[str, dict[str, Any]]:
+        return {
+            link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
+            for link in self.hypervisors.links
+        }
 
     def _probe(self, block: int) -> None:
         self._finish_round()

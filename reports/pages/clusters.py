@@ -2,13 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
 
+from reports.changes import changes
 from reports.charts import ratio_chart
 from reports.limits import KnownLimit
-from reports.material import ClusterView, Figure, Material
+from reports.material import ClusterView, Figure, Material, plain
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.comparison import segments_sentence
@@ -54,12 +56,23 @@ def _content(material: Material, view: ClusterView, findings: list[FindingView])
         "failures": [row for row in count_outcomes(outcomes) if row["outcome"] in ("failed", "unsupported")],
         "outcomes": len(outcomes),
         "migrations": _migrations(outcomes),
+        "changes": _changes(material, view),
         "limits": limits,
         "limits_chart": _limits_chart(view, limits),
         "reached": _reached(material, view),
         "voids": voids_by_campaign(samples),
         "segments": segments_sentence(material, view.name),
     }
+
+
+def _changes(material: Material, view: ClusterView) -> list[dict[str, Any]]:
+    """What was not as in the session before, newest first; sessions that found all as it was are left out."""
+    measured = material.measured_on(view.name)
+    found = []
+    for before, after in pairwise(measured):
+        then, now = ((material.answered[session.id].facts or {}).get("hosts", {}) for session in (before, after))
+        found.append({"session": after, "lines": [plain(line) for line in changes(then, now)]})
+    return [row for row in reversed(found) if row["lines"]]
 
 
 def _limits_chart(view: ClusterView, limits: Sequence[KnownLimit]) -> Markup | None:

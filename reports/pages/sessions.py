@@ -86,16 +86,11 @@ def _sequence(value: object) -> Sequence[Any]:
 
 def _changes(material: Material, session: Session, bundle: Bundle | None) -> list[str] | None:
     """What the hosts' facts say that changed since the session before on this cluster; None where there is none."""
-    answered = [one for one in material.sessions if one.cluster == session.cluster and one.id in material.answered]
-    earlier = [one for one in answered if _began(one) < _began(session)]
-    if bundle is None or not earlier:
+    measured = material.measured_on(session.cluster)
+    if bundle is None or session == measured[0]:
         return None
-    before = material.answered[max(earlier, key=_began).id]
+    before = material.answered[measured[measured.index(session) - 1].id]
     return [plain(line) for line in changes(_facts(before, "hosts"), _facts(bundle, "hosts"))]
-
-
-def _began(session: Session) -> tuple[float, str]:
-    return (session.started_at.timestamp() if session.started_at else 0.0), session.id
 
 
 def _order(material: Material, samples: Any) -> list[dict[str, Any]]:

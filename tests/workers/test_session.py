@@ -33,6 +33,8 @@ from scenarios.strict import parse_json
 from tests.helpers.check_ins import DeploymentRepository, example_lock, recipe
 from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster, wait_for
 from workers import processes
+from workers.commands.session import DONOR_FAULT
+from workers.facts import read, signs_of_a_hypervisor
 from workers.fencing import Fence
 
 pytestmark = pytest.mark.machine
@@ -185,6 +187,15 @@ def test_an_attempt_after_a_failed_one_begins_anew(worker: Worker) -> None:
         assert log is not None
         assert "first attempt" not in log.read().decode()
     assert [path.name for path in (worker.home / "clusters" / NAME / "sessions" / plan.session).iterdir()] == ["lock"]
+
+
+def test_a_virtual_machine_that_is_lent_as_hardware_is_the_donors_fault(worker: Worker) -> None:
+    plan = worker.plan(session="lent-as-hardware")
+    claimed = replace(plan, cluster=replace(plan.cluster, fidelity="hardware"))
+    found = signs_of_a_hypervisor(read("/usr/bin/qemu-system-x86_64"))  # of the machine that makes the hosts
+    status, told = worker.run(claimed)
+    assert status == (DONOR_FAULT if found else 0)
+    assert told.startswith("host h1 is lent as hardware, but is a virtual machine: ") is bool(found)
 
 
 def test_a_lease_that_was_lost_is_told(worker: Worker) -> None:
