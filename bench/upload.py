@@ -55,14 +55,14 @@ def measure(home: Path, pairs: int) -> list[tuple[float, float]]:
         with mark, cluster.observer.agent(mark.session) as observer:
             payload = Payload(mark.folder / "payload", SIZE_MIB)
             run_dir, software = mark.folder / "deployment", home / "cache" / "software"
-            build = _example_build(home)
+            build = example_build(home)
             with deploy(build, cluster.storage, lease=mark.session, run_dir=run_dir, software=software) as deployment:
                 return _interleave(SwiftStore(deployment, observer, payload), deployment, observer, payload, pairs)
     finally:
         local.down()
 
 
-def _example_build(home: Path) -> Build:
+def example_build(home: Path) -> Build:
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "example"
         make_example_repository(repository)
