@@ -306,6 +306,7 @@ class ServedBase(Protocol):
 class Host(Protocol):
     name: str
     zone: str  # where it stands, as a path: `us-east/room-2/rack-7`
+    room_mib: int | None  # memory for guests that have theirs set aside before they run; None where there is none
 
     def guest(
         self,
@@ -314,7 +315,9 @@ class Host(Protocol):
         disk: Disk | None = None,
         workload: Workload = Workload(),
         hardware: Hardware = Hardware(),
-    ) -> AbstractContextManager[Guest]: ...
+        reserved: bool = False,
+    ) -> AbstractContextManager[Guest]:
+        """`reserved`: all of its memory is set aside before it runs, out of the host's room for that."""
 
     def daemon_cpu_s(self) -> float:
         """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""

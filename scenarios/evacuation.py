@@ -15,10 +15,9 @@ the fault of the hypervisor.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from scenarios.contract import Bench, Cell, Failed, Guest, Host, Metric, Scenario, Sheet, Workload
-from scenarios.moves import Attempt, attempt, makespan_s, moved, sent_mib, silence_ms, two_hosts, working_guests
+from scenarios.moves import Attempt, attempt_all, makespan_s, moved, sent_mib, silence_ms, two_hosts, working_guests
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, prove_survival_alone
 
@@ -76,9 +75,8 @@ class Evacuation:
 
 
 def _move_all(bench: Bench, moves: Sequence[tuple[Guest, Host]], at_once: int) -> list[Attempt]:
-    """Move them, so many at once; raises Failed when one does not."""
-    with ThreadPoolExecutor(at_once) as pool:
-        attempts = list(pool.map(lambda move: attempt(bench, *move, timeout_s=TIMEOUT_S), moves))
+    """Raises Failed when one of them does not move."""
+    attempts = attempt_all(bench, moves, at_once=at_once, timeout_s=TIMEOUT_S)
     for one in attempts:
         moved(one)
     return attempts

@@ -1,9 +1,22 @@
 """What scenarios that move guests have in common: their guests, how these are moved, and where to."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from scenarios.contract import Bench, Disk, Failed, Guest, Host, MigrationReport, MigrationStyle, Unsupported, Workload
+from scenarios.contract import (
+    Bench,
+    Disk,
+    Failed,
+    Guest,
+    Hardware,
+    Host,
+    MigrationReport,
+    MigrationStyle,
+    Unsupported,
+    Workload,
+)
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, wait_until_steady
 
@@ -71,6 +84,14 @@ def attempt(
     return Attempt(guest, target, asked_s, bench.now_s(), report=report)
 
 
+def attempt_all(
+    bench: Bench, moves: Sequence[tuple[Guest, Host]], *, at_once: int, timeout_s: float = TIMEOUT_S
+) -> list[Attempt]:
+    """Attempt to move them, so many at once."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(lambda move: attempt(bench, *move, timeout_s=timeout_s), moves))
+
+
 def moved(attempt: Attempt) -> MigrationReport:
     """The report of a move that must not fail; raises Failed(hypervisor)."""
     if attempt.report is None:
@@ -113,9 +134,17 @@ def working_guest(bench: Bench, host: Host, disk: Disk, workload: Workload) -> G
     return guest
 
 
-def working_guests(bench: Bench, places: Sequence[tuple[Host, Disk]], workload: Workload) -> list[Guest]:
-    """Guests at work, started together and kept until the round has been verified."""
-    guests = [bench.keep(host.guest(nonce=bench.nonce(), disk=disk, workload=workload)) for host, disk in places]
+def working_guests(
+    bench: Bench, places: Sequence[tuple[Host, Disk]], workload: Workload, *, reserved_mib: int | None = None
+) -> list[Guest]:
+    """Guests at work, started together and kept until the round has been verified.
+
+    `reserved_mib`: each has so much memory, set aside before it runs.
+    """
+    how: dict[str, Any] = {"workload": workload}
+    if reserved_mib:
+        how |= {"hardware": Hardware(memory_mib=reserved_mib), "reserved": True}
+    guests = [bench.keep(host.guest(nonce=bench.nonce(), disk=disk, **how)) for host, disk in places]
     for guest in guests:
         guest.start()
     for guest in guests:

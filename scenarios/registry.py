@@ -9,6 +9,7 @@ from scenarios import (
     image_streaming,
     link_cut,
     live_migration,
+    migration_conflicts,
     parameters,
     wipe,
 )
@@ -25,6 +26,7 @@ SCENARIOS: dict[str, Scenario] = {
     link_cut.SCENARIO.name: link_cut.SCENARIO,
     wipe.SCENARIO.name: wipe.SCENARIO,
     image_streaming.SCENARIO.name: image_streaming.SCENARIO,
+    migration_conflicts.SCENARIO.name: migration_conflicts.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

@@ -1,11 +1,12 @@
 """Guests on the move, on a real cluster: three hosts in two zones, with a QEMU that moves guests unharmed."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from scenarios import evacuation, link_cut, live_migration
+from scenarios import evacuation, link_cut, live_migration, migration_conflicts
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 
@@ -79,4 +80,34 @@ def test_a_guest_stays_where_it_is_when_the_link_breaks_for_good(lab: Lab, monke
     assert "noticed_s" not in values  # it hung, until we gave it up
     assert "not done within 6 s" in outcome.evidence[0]
     assert outcome.evidence[-1].startswith("alive on h1 alone")
+    assert lab.guests_left() == []
+
+
+@pytest.mark.parametrize(
+    ("case", "moved", "refusal"),
+    [
+        ("same-guest-twice", {1}, "there no more|another migration job"),
+        ("room-for-one", {0, 1}, "memory"),
+        ("crossing", {2}, None),
+        ("shared-link", {2}, None),
+        ("cancel", {0, 1}, "migration out"),
+    ],
+)
+def test_moves_in_each_others_way_leave_all_guests_whole(
+    lab: Lab, case: str, moved: set[int], refusal: str | None
+) -> None:
+    sheet = lab.measure(migration_conflicts.SCENARIO, lab.bench(), case=case)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    values = values_of(sheet)
+    moves = [told for told in outcome.evidence if told.startswith("move ")]
+    refused = [told for told in moves if not told.endswith("made")]
+    assert values["moved"] in moved
+    assert values["moved"] == len(moves) - len(refused)
+    assert ("refusal_s" in values) == bool(refused)
+    assert all(refusal is not None and re.search(refusal, told) for told in refused), refused
+    assert sum(told.startswith("alive on") for told in outcome.evidence) == (
+        1 if len(moves) == 1 or moved == {1} else 2
+    )
+    assert ("serial_makespan_s" in values) == (case == "shared-link")
     assert lab.guests_left() == []

@@ -47,6 +47,10 @@ class Host(Protocol):
         """The interface by which it is on the test network, where that may be cut: its agent does not need it."""
 
     @property
+    def room_mib(self) -> int | None:
+        """Memory kept for guests that have theirs set aside before they run; None where none is."""
+
+    @property
     def emulator(self) -> str: ...
 
     @property

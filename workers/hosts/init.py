@@ -21,6 +21,7 @@ GUEST_UID = 64055  # QEMU's user and group, as Debian numbers them; libvirtd ins
 WORK_DIR = Path("/srv/work")
 SHARED_DIR = Path("/srv/shared")
 CONSOLE_DIR = Path("/srv/console")
+ROOM_DIR = Path("/srv/room")  # memory for guests that have theirs set aside
 PEERS_DIR = Path("/srv/peers")  # the other hosts' libvirt sockets, for migration
 CODE_DIR = Path("/opt/farm")
 SOCKET_NAME = "libvirt-sock"
@@ -42,6 +43,7 @@ class Specification:
     folder: str
     shared: str
     work_image: str
+    room_mib: int
     newer_usr: str | None  # laid over /usr: QEMU and libvirt of another release
     code: tuple[str, ...]  # folders of the checkout that the host's agent imports
     peers: dict[str, str]  # every host of the cluster → its folder of sockets
@@ -100,6 +102,9 @@ def build_root(host: Specification, root: Path) -> None:
     for code in host.code:
         _bind(code, _inside(root, CODE_DIR / Path(code).name), read_only=True)
     _bind(host.shared, _inside(root, SHARED_DIR))
+    room = _inside(root, ROOM_DIR)
+    room.mkdir(parents=True)
+    _mount("-t", "tmpfs", "-o", f"mode=0755,size={host.room_mib}m", "tmpfs", room)
     work = _inside(root, WORK_DIR)
     work.mkdir(parents=True)
     _mount("-o", "loop", host.work_image, work)
@@ -179,6 +184,7 @@ cgroup_controllers = []
 stdio_handler = "file"
 migration_host = "{host.address}"
 migration_address = "{host.address}"
+memory_backing_dir = "{ROOM_DIR}"
 """
 
 

@@ -45,6 +45,7 @@ _MOST_HOSTS = 99
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SWITCH, _STORAGE = _NODES = ("switch", "storage")  # beside the hosts
 _WORK_MIB = 4096
+_ROOM_MIB = 192  # one guest of the usual size, not two
 
 _LOCK_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 20.0
@@ -64,6 +65,7 @@ class LocalHost:
     pid: int  # of its first process, as seen from this machine
     bridge: str = "br0"
     wire: str = "eth0"
+    room_mib: int = _ROOM_MIB
     emulator: str = "/usr/bin/qemu-system-x86_64"
     guest_uid: int = init.GUEST_UID
     work_dir: Path = init.WORK_DIR
@@ -352,6 +354,7 @@ class LocalCluster:
             folder=str(folder),
             shared=str(self.folder / "shared"),
             work_image=str(folder / "work.img"),
+            room_mib=_ROOM_MIB,
             newer_usr=self._newer_usr(host),
             code=(str(_CHECKOUT / "workers"), str(_CHECKOUT / "scenarios")),
             peers={peer.name: str(self.folder / "hosts" / peer.name / "run") for peer in self._planned.hosts},

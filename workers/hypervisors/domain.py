@@ -46,6 +46,7 @@ class Machine:
     settings: GuestSettings
     disk_settings: DiskSettings
     disk: DiskImage | None = None
+    reserved: bool = False  # its memory is a file of the host's, allocated before it runs
 
 
 def command_line(
@@ -86,6 +87,10 @@ def domain_xml(machine: Machine) -> str:
     _text(domain, "name", machine.name)
     _text(domain, "uuid", uuid_of(machine.name))
     _text(domain, "memory", str(settings.memory_mib), unit="MiB")
+    if machine.reserved:
+        backing = ET.SubElement(domain, "memoryBacking")
+        ET.SubElement(backing, "source", type="file")
+        ET.SubElement(backing, "allocation", mode="immediate")
     _text(domain, "vcpu", str(settings.vcpus))
     system = ET.SubElement(domain, "os")
     _text(system, "type", "hvm", arch="x86_64", machine=settings.machine)

@@ -118,12 +118,19 @@ def run(
         thread.join(_ABORT_TIMEOUT_S)
         raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s{last_words()}")
     error = outcome[0]
-    if error is not None and is_gone(error):
-        raise Failed("hypervisor", f"{what}: the guest broke: {error}{last_words()}")
+    if error is not None and is_gone(error) and not _lives(what, domain):
+        raise Failed("hypervisor", f"{what}: the guest is there no more: {error}{last_words()}")
     if error is not None:
         raise error_of(what, error)
     if post_copy and not switched:
         raise WorkNotProven(f"{what}: done before it could be switched to post-copy: cap its bandwidth")
+
+
+def _lives(what: str, domain: libvirt.virDomain) -> bool:
+    try:
+        return bool(ask(what, _CALL_TIMEOUT_S, domain.isActive))
+    except ScenarioError:
+        return False
 
 
 def statistics(what: str, domain: libvirt.virDomain) -> dict[str, Any]:

@@ -224,13 +224,20 @@ class QemuHost:
     def __init__(self, cluster: QemuCluster, link: HostLink, revision: Revision) -> None:
         self.name = link.name
         self.zone = link.host.zone
+        self.room_mib = link.host.room_mib
         self.cluster = cluster
         self.link = link
         self.revision = revision
 
     @contextlib.contextmanager
     def guest(
-        self, *, nonce: str, disk: Disk | None = None, workload: Workload = _IDLE, hardware: Hardware = _AS_RECIPE
+        self,
+        *,
+        nonce: str,
+        disk: Disk | None = None,
+        workload: Workload = _IDLE,
+        hardware: Hardware = _AS_RECIPE,
+        reserved: bool = False,
     ) -> Iterator["contract.Guest"]:
         settings = _with_hardware(self.revision.guest, hardware)
         room_mib = settings.memory_mib - _SYSTEM_MIB
@@ -238,7 +245,7 @@ class QemuHost:
             raise Unsupported(
                 f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
             )
-        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload)
+        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload, reserved)
         guest.prepare()
         try:
             yield guest
@@ -323,6 +330,7 @@ class QemuGuest:
         nonce: str,
         disk: disks.AgentDisk | None,
         workload: Workload,
+        reserved: bool,
     ) -> None:
         self.cluster = host.cluster
         self.name = self.cluster.next_name()
@@ -332,6 +340,7 @@ class QemuGuest:
         self._settings = settings
         self._disk = disk
         self._workload = workload
+        self._reserved = reserved
         self._link = host.link
         self._domain: libvirt.virDomain | None = None
         self._requested_s: float | None = None
@@ -585,6 +594,7 @@ class QemuGuest:
             settings=self._settings,
             disk_settings=revision.disk,
             disk=_image_of(self._disk) if self._disk is not None else None,
+            reserved=self._reserved,
         )
 
     def _boots_from(self) -> list[str]:
