@@ -57,7 +57,7 @@ def regressions(findings: Iterable[Finding], check_ins: Iterable[CheckIn]) -> li
     """One answer per metric of each finding.
 
     `index` is the check-in's number. Its candidates are the check-ins after the last good one: itself alone,
-    unless its parent could not be measured. A finding of kind environment has none.
+    unless its parent could not be measured. A finding of kind environment or harness has none.
     """
     numbered = {(row.repository, row.revision): row for row in check_ins}
     return [_regression(finding, entry, numbered) for finding in findings for entry in finding.metrics]

@@ -19,6 +19,7 @@ from farm.results.queries import EVERYTHING
 from farm.results.tables import CheckIn, ComparisonRow, Finding, OutcomeRow, Session
 from farm.results.writing import write_analysis
 from farm.settings import Settings
+from farm.void_rates import harness_findings
 from scenarios.crossing import digest_of
 from scenarios.registry import SCENARIOS
 
@@ -97,6 +98,7 @@ def _judge_owner(
     compared = compare_revisions(samples, campaigns, declared)
     comparisons = [one.row() for one in compared] + compare_clusters(samples, campaigns, declared)
     findings = product_findings(compared, outcomes, campaigns, check_ins, now)
+    findings += harness_findings(outcomes, campaigns, now)
     findings += environment_findings(samples, _in_time(samples, sessions), facts, declared, now)
     return comparisons, findings
 

@@ -282,7 +282,7 @@ class Finding(Owned, Base):
     repository: Mapped[str] = mapped_column(String(64))
     revision: Mapped[str] = mapped_column(String(64), index=True)
     last_good: Mapped[str | None] = mapped_column(String(64))
-    direction: Mapped[str] = mapped_column(String(16))  # "slower", "faster", "both"
+    direction: Mapped[str] = mapped_column(String(16))  # "slower", "faster", "both", "broken", "void"
     metrics: Mapped[
         list[Any]
     ]  # [{scenario, version, metric, unit, params, ratio, low, high, n, replication, direction}]

@@ -18,7 +18,8 @@ Entry = dict[str, Any]
 class FindingView:
     """One finding. Of kind product: check-in … `what` on `cluster` `evidence`.
 
-    Of kind environment no check-in is named: since `session` the surroundings changed on `cluster`, `what`.
+    Of the other kinds no check-in is accused. Environment: since `session` the surroundings changed on `cluster`,
+    `what`. Harness: on `cluster` the farm itself loses more of one check-in than of others, `what`.
     """
 
     key: str
@@ -44,19 +45,21 @@ class FindingView:
         return self.state != "confirmed"
 
     @property
-    def environment(self) -> bool:
-        return self.kind == "environment"
+    def product(self) -> bool:
+        return self.kind == "product"
 
     @property
     def path(self) -> str:
         """Where the finding stands: at its check-in, or at its cluster."""
-        return self.cluster.path if self.environment else self.checkin.path
+        return self.checkin.path if self.product else self.cluster.path
 
     @property
     def sentence(self) -> str:
         where = self.cluster.donor
-        if self.environment:
+        if self.kind == "environment":
             told = f"since session {self.session} the surroundings changed on {where}: {self.what} {self.evidence}"
+        elif self.kind == "harness":
+            told = f"the farm's own losses on {where} do not meet all check-ins alike: {self.what} {self.evidence}"
         else:
             told = f"check-in {self.checkin.short} «{self.checkin.subject}» {self.what} on {where} {self.evidence}"
         return told.strip() + (" (provisional)" if self.provisional else "")
@@ -74,7 +77,7 @@ def _view(material: Material, row: Finding) -> FindingView | None:
     if checkin is None or cluster is None or (session is not None and not material.has_session(session)):
         return None
     tone = _TONES.get(row.direction, "plain")
-    what, evidence, detail = _change(row, tone) if row.direction != "broken" else _break(row)
+    what, evidence, detail = _told(row, tone, checkin)
     return FindingView(
         key=row.key,
         kind=row.kind,
@@ -90,6 +93,20 @@ def _view(material: Material, row: Finding) -> FindingView | None:
         fidelity=material.fidelity_of(row.cluster),
         found_at=row.found_at,
     )
+
+
+def _told(row: Finding, tone: str, checkin: CheckInView) -> tuple[str, str, str]:
+    if row.direction == "void":
+        return _void(row, checkin)
+    return _break(row) if row.direction == "broken" else _change(row, tone)
+
+
+def _void(row: Finding, checkin: CheckInView) -> tuple[str, str, str]:
+    """What was lost of one check-in and of the others, and the first reason that was given."""
+    entry = row.metrics[0]
+    evidence = f"where the others lose {entry['others_lost']} of {entry['others']}"
+    what = f"check-in {checkin.short} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
+    return what, evidence, plain(str(entry["reason"] or ""))
 
 
 def _change(row: Finding, tone: str) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
     listed = [
         {
             "checkin": checkin,
-            "findings": [finding for finding in findings if finding.checkin == checkin and not finding.environment],
+            "findings": [finding for finding in findings if finding.checkin == checkin and finding.product],
             "sessions": sum(measured_in(session.builds, checkin.revision) for session in _done(material)),
         }
         for checkin in material.check_ins
@@ -29,7 +29,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
             "checkin": checkin,
             "twin": checkin.revision in material.twins,
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
-            "findings": [finding for finding in findings if finding.checkin == checkin and not finding.environment],
+            "findings": [finding for finding in findings if finding.checkin == checkin and finding.product],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],
         }

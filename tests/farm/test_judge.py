@@ -220,12 +220,46 @@ def test_only_what_the_stack_breaks_is_held_against_a_check_in(tmp_path: Path, f
         farm.measure(session, broken=[3], fault=fault)
     farm.judge()
     found = farm.findings()
-    if fault != "stack":
-        assert found == []
+    if fault != "stack":  # but that it always meets the same one is the farm's to explain
+        assert [(one.kind, one.revision, one.direction) for one in found] == [("harness", revision_at(3), "void")]
+        entry = found[0].metrics[0]
+        assert (entry["lost"], entry["n"], entry["others_lost"], entry["others"]) == (5, 5, 0, 10)
         return
     assert named(farm) == [("3", "acorn", "broken", "confirmed")]
     assert [(entry["scenario"], entry["n"], entry["ratio"]) for entry in found[0].metrics] == [("boot", 3, None)]
     assert found[0].metrics[0]["reason"] == "no answer from the guest within 60 s"
+
+
+def test_losses_that_meet_all_revisions_alike_are_no_finding(tmp_path: Path) -> None:
+    farm = a_farm(tmp_path)
+    sessions = farm.ask("example-3", [2, 3], clusters=["acorn"])
+    for session, broken in zip(sessions, ([2], [3], [1, 2, 3]), strict=True):
+        farm.measure(session, broken=broken, fault="farm")
+    farm.judge()
+    assert farm.findings() == []
+
+
+def test_a_revision_that_is_spared_is_told(tmp_path: Path) -> None:
+    """The canary alone never loses anything: what is left of the others was chosen by something."""
+    farm = a_farm(tmp_path)
+    for session in farm.ask("example-3", [2, 3], clusters=["acorn"]):
+        farm.measure(session, broken=[2, 3], fault="farm")
+    farm.judge()
+    assert [(one.kind, one.revision, one.metrics[0]["lost"]) for one in farm.findings()] == [
+        ("harness", revision_at(1), 0)
+    ]
+
+
+def test_losses_are_judged_when_the_campaign_is_complete(tmp_path: Path) -> None:
+    farm = a_farm(tmp_path)
+    *early, last = farm.ask("example-3", [2, 3], clusters=["acorn"], blocks=(3, 3, 1))
+    for session in early:
+        farm.measure(session, broken=[3], fault="farm")
+    farm.judge()
+    assert farm.findings() == []
+    farm.measure(last, broken=[3], fault="farm")
+    farm.judge()
+    assert [one.kind for one in farm.findings()] == ["harness"]
 
 
 def test_a_break_in_one_session_is_on_watch(tmp_path: Path) -> None:

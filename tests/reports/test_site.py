@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 
 from reports.pages.sessions import load_told
-from tests.reports.conftest import VERSION
+from tests.reports.conftest import VERSION, commit_at
 
 SECRET = "kept-from-everybody"
 
@@ -178,6 +178,20 @@ def test_a_change_of_the_surroundings_blames_no_check_in(farm: Any) -> None:
     ) in words_of(site / "index.html")
     assert "kernel 6.1.0 → 6.12.0" in words_of(site / "clusters/acorn.html")
     assert "Findings None." in words_of(page_of(site, "Pack all drivers"))
+
+
+def test_unequal_losses_are_the_farms_and_blame_no_check_in(farm: Any) -> None:
+    farm.see_check_ins()
+    farm.measure("acorn", 1)
+    lost = {"lost": 5, "n": 5, "others_lost": 0, "others": 10, "ratio": None, "reason": "no <proof>"}
+    farm.find("acorn", kind="harness", direction="void", metrics=[lost], last_good=None)
+    site = farm.publish()
+    told = f"the farm's own losses on Acorn Hosting do not meet all check-ins alike: check-in {commit_at(1)[:7]} loses 5 of 5 deployments where the others lose 0 of 10"
+    assert told in words_of(site / "index.html")
+    assert told in words_of(site / "clusters/acorn.html")
+    assert "no <proof>" in words_of(site / "clusters/acorn.html")
+    assert "Findings None." in words_of(page_of(site, "Pack all drivers"))
+    assert told in (site / "data" / "findings.atom").read_text().replace("&#39;", "'")
 
 
 def test_others_text_stays_text(judged_site: Path) -> None:
