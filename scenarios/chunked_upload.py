@@ -30,6 +30,7 @@ from scenarios.contract import (
     UploadReport,
     UploadStyle,
 )
+from scenarios.leftovers import removed
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 
 # Beyond this an object is checked and removed at once: the disks have no room for all of a round's
@@ -100,7 +101,7 @@ def _record(cell: Cell, store: ObjectStore, report: UploadReport, size_mib: int)
 
 
 def _verify(cell: Cell, store: ObjectStore, name: str, size_mib: int) -> None:
-    try:
+    with removed(store, name):
         digest = store.read_back_digest(name)
         if digest != store.payload_digest(size_mib):
             raise Failed("stack", f"{name} reads back with SHA-256 {digest}, which is not what was sent")
@@ -117,8 +118,6 @@ def _verify(cell: Cell, store: ObjectStore, name: str, size_mib: int) -> None:
         )
         shares = ", ".join(f"{disk} {held >> 20} MiB" for disk, held in load.items())
         cell.evidence(f"{name} read back with SHA-256 {digest[:16]}…; in all {shares}; {places}")
-    finally:
-        store.remove(name)
 
 
 SCENARIO: Scenario = ChunkedUpload()

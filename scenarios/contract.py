@@ -15,6 +15,7 @@ Errors, and whose fault they are:
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from scenarios.parameters import Parameter, Values
@@ -353,6 +354,7 @@ class Host(Protocol):
 
 UploadStyle = Literal["slo", "dlo", "s3"]
 PlacedBy = Literal["hash", "ring"]
+Harm = Literal["digest", "cut"]  # a segment sent under a wrong digest, or with the connection cut half way
 
 
 @dataclass(frozen=True)
@@ -378,6 +380,15 @@ class Placement:
     disk_bytes: Mapping[str, int]  # every disk of the store → bytes of these pieces on it
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What is stored in the account: as billed, as its listings add up, and added up without manifests."""
+
+    billed_bytes: int
+    listed_bytes: int
+    filtered_bytes: int
+
+
 class ObjectStore(Protocol):
     """The deployed object store. Uploads are incompressible bytes, the same for all that have the same size."""
 
@@ -395,16 +406,38 @@ class ObjectStore(Protocol):
         parallel: int,
         style: UploadStyle = "slo",
         placed_by: PlacedBy = "hash",
+        harm: Mapping[int, Harm] = MappingProxyType({}),
     ) -> UploadReport:
         """Segments, several at once, then what makes them one object. Raises Unsupported as `upload_single`.
 
         Where a segment lies follows from the hash of its name; `ring` chooses names so that disks share the load.
+        Segments that are to come to harm are sent so first, must be refused, and are then sent rightly.
         """
+
+    def abandon_upload(self, name: str, *, size_mib: int, segment_mib: int) -> int:
+        """Send segments that nothing makes one object; returns how many."""
 
     def read_back_digest(self, name: str) -> str:
         """SHA-256 of the object as a client reads it, over the network."""
 
     def payload_digest(self, size_mib: int) -> str: ...
+
+    def check_range(self, name: str, offset: int, length: int) -> float:
+        """Read a part; returns the seconds it took. Raises Failed (stack) unless it is what was sent."""
+
+    def copy(self, name: str, target: str) -> float:
+        """A copy within the store with all its bytes; returns the seconds it took."""
+
+    def share(self, name: str, target: str) -> None:
+        """A second object of the same segments."""
+
+    def delete(self, name: str) -> float:
+        """With its segments; returns the seconds until the store's answer. Raises Failed (stack) if any stays."""
+
+    def usage(self) -> Usage: ...
+
+    def orphans(self) -> Mapping[str, int]:
+        """Stored segments that belong to no object: path → bytes."""
 
     def placement_of(self, name: str) -> Placement:
         """Raises Failed (stack) for a stored file that does not hold what was sent."""

@@ -10,7 +10,9 @@ from scenarios import (
     link_cut,
     live_migration,
     migration_conflicts,
+    object_as_file,
     parameters,
+    upload_billing,
     wipe,
 )
 from scenarios.contract import Scenario
@@ -27,6 +29,8 @@ SCENARIOS: dict[str, Scenario] = {
     wipe.SCENARIO.name: wipe.SCENARIO,
     image_streaming.SCENARIO.name: image_streaming.SCENARIO,
     migration_conflicts.SCENARIO.name: migration_conflicts.SCENARIO,
+    object_as_file.SCENARIO.name: object_as_file.SCENARIO,
+    upload_billing.SCENARIO.name: upload_billing.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

@@ -1,11 +1,13 @@
 """A small cluster with storage for tests, and Swift deployed on it."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios import chunked_upload, parameters
+from scenarios.contract import Scenario
 from scenarios.crossing import PlannedCluster, PlannedHost
 from tests.helpers.check_ins import FARM_HOME, DeploymentRepository, example_lock
 from workers.agent import AgentLink
@@ -70,13 +72,17 @@ class OneStore:
     def nonce(self) -> str:
         return f"n{next(self._nonces)}"
 
+    def now_s(self) -> float:
+        return time.monotonic()
 
-def measured(store: SwiftStore, **params: object) -> RoundSheet:
+    def pause_s(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+def measured(store: SwiftStore, scenario: Scenario = chunked_upload.SCENARIO, **params: object) -> RoundSheet:
     """One round of the scenario, small and verified."""
-    sheet = RoundSheet(chunked_upload.SCENARIO, Place("s", 1, 0, 0, 0, "r" * 64))
-    asked = parameters.read(
-        chunked_upload.SCENARIO.parameters, {"size_mib": 16, "segment_mib": 4, "parallel": 3} | params
-    )
-    chunked_upload.SCENARIO.measure(OneStore(store), sheet, asked)  # type: ignore[arg-type]
+    sheet = RoundSheet(scenario, Place("s", 1, 0, 0, 0, "r" * 64))
+    asked = parameters.read(scenario.parameters, {"size_mib": 16, "segment_mib": 4, "parallel": 3} | params)
+    scenario.measure(OneStore(store), sheet, asked)  # type: ignore[arg-type]
     Verification([sheet]).wait()
     return sheet

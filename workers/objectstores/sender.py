@@ -5,22 +5,24 @@ cache to the socket by sendfile: memory stays the same for any size, and the cli
 handed out through a pipe; whoever fails empties it, so that the others end with the part they are at.
 """
 
+import functools
+import hashlib
 import http.client
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, Harm
 from workers.objectstores.payload import extents
 from workers.objectstores.styles import STYLES, Part, Style
-from workers.objectstores.wire import Busy, Endpoint, answer_of, ask, connected, expect, persist
+from workers.objectstores.wire import Busy, Endpoint, Request, answer_of, ask, connected, expect, persist
 
 VISIBLE_TIMEOUT_S = 30.0  # for a store whose listings say late what is there
 _POLL_S = 0.02
@@ -38,12 +40,15 @@ class Job:
     parts: tuple[Part, ...]
     content: Mapping[str, Any]
     parallel: int
+    harm: Mapping[int, Harm]  # number of a part → how it is sent first
+    abandoned: bool  # nothing makes the parts one object
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> "Job":
         parts = tuple(Part(**part) for part in data["parts"])
-        endpoint = Endpoint.of(data["endpoint"])
-        return cls(endpoint, data["style"], data["name"], parts, data["content"], data["parallel"])
+        harm = {int(number): kind for number, kind in data["harm"].items()}
+        endpoint, named = Endpoint.of(data["endpoint"]), ("style", "name", "content", "parallel", "abandoned")
+        return cls(endpoint=endpoint, parts=parts, harm=harm, **{name: data[name] for name in named})
 
 
 def send(job: Job) -> dict[str, Any]:
@@ -55,6 +60,8 @@ def send(job: Job) -> dict[str, Any]:
         began_s, used_s = time.monotonic(), time.process_time()
         team.hand_out(len(style.parts))
         sent = team.reports(len(style.parts))
+    if job.abandoned:
+        return {}
     with connected(job.endpoint.address, style.port) as connection:
         asked_s = time.monotonic()
         again = persist(connection, lambda: style.finish(connection))[1]
@@ -78,18 +85,46 @@ def send(job: Job) -> dict[str, Any]:
 
 def put_part(connection: http.client.HTTPConnection, style: Style, number: int, job: Job, file: BinaryIO) -> None:
     """One part, once; raises Busy where it may be sent again."""
-    part, request = style.parts[number], style.part(number)
-    connection.putrequest(request.method, request.target, skip_accept_encoding=True)
-    for header, value in {**request.headers, "Content-Length": str(part.length)}.items():
-        connection.putheader(header, value)
-    connection.endheaders()
-    with suppress(BrokenPipeError, ConnectionResetError):  # refused midway: the answer says why
-        for at, count in extents(job.content["pool_bytes"], part.offset, part.length):
-            connection.sock.sendfile(file, at, count)
+    part = style.parts[number]
+    _send_body(connection, style.part(number), part.length, file, _extents(job, part, part.length))
     answer = expect(answer_of(connection), (200, 201), f"PUT of {part.path}")
     if answer.etag != part.md5:
         told = f"the store's digest {answer.etag[:64]!r} is not that of what was sent"
         raise Failed("stack", f"PUT of {part.path}: {told}")
+
+
+def put_harmed(connection: http.client.HTTPConnection, style: Style, number: int, job: Job, file: BinaryIO) -> None:
+    """One part as broken clients and networks send it. Raises Failed (stack) if the store takes it."""
+    part, request = style.parts[number], style.part(number)
+    if job.harm[number] == "digest":
+        request = replace(request, headers={**request.headers, "ETag": hashlib.md5(usedforsecurity=False).hexdigest()})
+        _send_body(connection, request, part.length, file, _extents(job, part, part.length))
+        expect(answer_of(connection), (422,), f"PUT of {part.path} under a wrong digest")
+    else:
+        _send_body(connection, request, part.length, file, _extents(job, part, part.length // 2))
+        connection.close()
+    found = ask(connection, replace(request, method="HEAD"))
+    expect(found, (404,), f"HEAD of {part.path}, which was not sent rightly ({job.harm[number]})")
+
+
+def _extents(job: Job, part: Part, length: int) -> Iterator[tuple[int, int]]:
+    return extents(job.content["pool_bytes"], part.offset, length)
+
+
+def _send_body(
+    connection: http.client.HTTPConnection,
+    request: Request,
+    length: int,
+    file: BinaryIO,
+    stretches: Iterable[tuple[int, int]],
+) -> None:
+    connection.putrequest(request.method, request.target, skip_accept_encoding=True)
+    for header, value in {**request.headers, "Content-Length": str(length)}.items():
+        connection.putheader(header, value)
+    connection.endheaders()
+    with suppress(BrokenPipeError, ConnectionResetError):  # refused midway: the answer says why
+        for at, count in stretches:
+            connection.sock.sendfile(file, at, count)
 
 
 class _Team:
@@ -183,8 +218,11 @@ def _send_parts(job: Job, style: Style, queue: int, reports: int) -> None:
             while taken := os.read(queue, _NUMBER_BYTES):
                 number = int.from_bytes(taken, "big")
                 began_s = time.monotonic()
-                _, again = persist(connection, lambda number=number: put_part(connection, style, number, job, file))  # type: ignore[misc]
-                tell(number=number, s=time.monotonic() - began_s, again=again)
+                if number in job.harm:
+                    put_harmed(connection, style, number, job, file)
+                put = functools.partial(put_part, connection, style, number, job, file)
+                _, again = persist(connection, put)
+                tell(number=number, s=time.monotonic() - began_s, again=again + (number in job.harm))
     except Failed as error:
         while os.read(queue, 1 << 12):
             pass

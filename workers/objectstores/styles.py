@@ -98,7 +98,8 @@ class DynamicLarge(StaticLarge):
 
     def finish(self, connection: http.client.HTTPConnection) -> None:
         put = self.ask("PUT")
-        headers = {**put.headers, "X-Object-Manifest": quote(f"{SEGMENTS}/{self.name}/")}
+        folder = self.parts[0].path.rpartition("/")[0]
+        headers = {**put.headers, "X-Object-Manifest": quote(f"{folder}/")}
         expect(ask(connection, replace(put, headers=headers)), (201,), f"PUT of the manifest of {self.name}")
 
 

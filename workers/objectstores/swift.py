@@ -4,6 +4,7 @@ Placement is not asked of Swift but looked up on the disks, by the path that Swi
 name; and what lies there is compared with what was sent. Nothing found there is executed, unpickled or followed.
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -12,12 +13,23 @@ import random
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from scenarios.contract import Failed, PlacedBy, Placement, ScenarioError, Unsupported, UploadReport, UploadStyle
+from scenarios.contract import (
+    Failed,
+    Harm,
+    PlacedBy,
+    Placement,
+    ScenarioError,
+    Unsupported,
+    UploadReport,
+    UploadStyle,
+    Usage,
+)
 from workers.agent import AgentLink, CallTimedOut
 from workers.objectstores.payload import Content, Payload
 from workers.objectstores.ring import read_ring, spread
@@ -45,10 +57,11 @@ class SwiftStore:
         self._observer = observer
         self._payload = payload
         self._uploads: dict[str, tuple[Content, list[Part]]] = {}
+        self._begun: collections.Counter[str] = collections.Counter()
         self._random = random.Random()
         self.replicas = deployment.replicas
         self._endpoint = self._observed(
-            "log_in",
+            "swift_client.log_in",
             address=deployment.address,
             port=deployment.port,
             user=deployment.user,
@@ -56,7 +69,7 @@ class SwiftStore:
             account=f"/v1/AUTH_{ACCOUNT}",
             s3_port=deployment.s3_port,
         )
-        self._limits: dict[str, int] = self._observed("limits", endpoint=self._endpoint)
+        self._limits: dict[str, int] = self._observed("swift_client.limits", endpoint=self._endpoint)
 
     def upload_single(self, name: str, *, size_mib: int, style: UploadStyle = "slo") -> UploadReport:
         content = self._payload.content(size_mib)
@@ -74,27 +87,57 @@ class SwiftStore:
         parallel: int,
         style: UploadStyle = "slo",
         placed_by: PlacedBy = "hash",
+        harm: Mapping[int, Harm] = MappingProxyType({}),
     ) -> UploadReport:
-        content, step = self._payload.content(size_mib), segment_mib << 20
-        md5s = content.md5s(step)
-        if len(md5s) > self._limits["segments"]:
-            limit = f"the store's /info: an object has at most {self._limits['segments']} segments"
-            raise Unsupported(f"{limit}, {size_mib} MiB in pieces of {segment_mib} MiB are {len(md5s)}")
-        offsets = range(0, content.size, step)
-        lengths = [min(step, content.size - offset) for offset in offsets]
-        paths = [f"{SEGMENTS}/{name}/{number:04d}" for number in range(len(md5s))]
-        if placed_by == "ring":
-            if style == "s3":
-                raise Unsupported("S3 names the parts itself: no names can be chosen by the ring")
-            ring = read_ring(self._deployment.object_ring(), self._deployment.settings.part_power)
-            paths = spread(ring, paths, lengths, self._partition_of)
-        parts = [Part(*fields) for fields in zip(paths, offsets, lengths, md5s, strict=True)]
-        return self._upload(name, content, parts, style, parallel=parallel)
+        content = self._payload.content(size_mib)
+        parts = self._parts(name, content, segment_mib, style, placed_by)
+        return self._upload(name, content, parts, style, parallel=parallel, harm=harm)
+
+    def abandon_upload(self, name: str, *, size_mib: int, segment_mib: int) -> int:
+        content = self._payload.content(size_mib)
+        parts = self._parts(name, content, segment_mib, "slo", "hash")
+        self._send(self._job(name, content, parts, "slo", parallel=1, harm={}, abandoned=True))
+        return len(parts)
+
+    def check_range(self, name: str, offset: int, length: int) -> float:
+        read = self._observed("files.read_range", endpoint=self._endpoint, name=name, offset=offset, length=length)
+        if read["sha256"] != self._uploads[name][0].sha256_of(offset, length):
+            raise Failed("stack", f"bytes {offset} to {offset + length} of {name} are not what was sent")
+        return float(read["s"])
+
+    def copy(self, name: str, target: str) -> float:
+        content = self._uploads[name][0]
+        asked = {"endpoint": self._endpoint, "name": name, "target": target, "manifest": False}
+        spent_s = self._observed("files.copy", _limit_s(content.size), **asked)
+        part = Part(f"{CONTAINER}/{target}", 0, content.size, content.md5s(content.size)[0])
+        self._uploads[target] = content, [part]
+        return float(spent_s)
+
+    def share(self, name: str, target: str) -> None:
+        self._observed("files.copy", endpoint=self._endpoint, name=name, target=target, manifest=True)
+        self._uploads[target] = self._uploads[name]
+
+    def delete(self, name: str) -> float:
+        content, parts = self._uploads[name]
+        spent_s = self._observed("files.delete", endpoint=self._endpoint, name=name)
+        deadline = time.monotonic() + REPLICA_TIMEOUT_S
+        while left := [part.path for part in parts if self._disks_of(content, part)]:
+            if time.monotonic() > deadline:
+                raise Failed("stack", f"{name} was deleted with its segments; still on disks: {', '.join(left)}")
+            time.sleep(0.1)
+        return float(spent_s)
+
+    def usage(self) -> Usage:
+        return Usage(**self._observed("files.usage", endpoint=self._endpoint))
+
+    def orphans(self) -> Mapping[str, int]:
+        found: dict[str, int] = self._observed("files.orphans", endpoint=self._endpoint)
+        return found
 
     def read_back_digest(self, name: str) -> str:
         size = self._uploads[name][0].size
         limit_s = _limit_s(size)
-        answer = self._observed("read_back", limit_s, endpoint=self._endpoint, name=name, limit_bytes=size)
+        answer = self._observed("swift_client.read_back", limit_s, endpoint=self._endpoint, name=name, limit_bytes=size)
         if answer["length"] != size:
             raise Failed("stack", f"{name} reads back as {answer['length']} bytes, {size} were sent")
         return str(answer["sha256"])
@@ -117,29 +160,63 @@ class SwiftStore:
         return Placement(pieces, load)
 
     def remove(self, name: str) -> None:
-        self._observed("remove", endpoint=self._endpoint, name=name)
+        self._observed("swift_client.remove", endpoint=self._endpoint, name=name)
 
-    def _upload(self, name: str, content: Content, parts: list[Part], style: str, *, parallel: int) -> UploadReport:
-        if not _NAME.fullmatch(name):
-            raise Failed("farm", f"{name!r} is no name for an upload")
-        self._require_room(content.size)
-        job = {
-            "endpoint": self._endpoint,
-            "style": style,
-            "name": name,
-            "parts": [dataclasses.asdict(part) for part in parts],
-            "content": {"path": str(content.path), "pool_bytes": content.pool_bytes, "size": content.size},
-            "parallel": parallel,
-        }
-        cpu_before_s, limit_s = self._deployment.server_cpu_s(), _limit_s(content.size)
-        try:
-            told = self._observed("upload", limit_s + _PATIENCE_S, job=job, limit_s=limit_s)
-        except ScenarioError as error:
-            raise self._cleared(name, error) from None
+    def _parts(
+        self, name: str, content: Content, segment_mib: int, style: UploadStyle, placed_by: PlacedBy
+    ) -> list[Part]:
+        """The segments, in a folder of their own for each upload of that name. Raises Unsupported."""
+        step = segment_mib << 20
+        md5s = content.md5s(step)
+        if len(md5s) > self._limits["segments"]:
+            limit = f"the store's /info: an object has at most {self._limits['segments']} segments"
+            raise Unsupported(f"{limit}, and {content.size >> 20} MiB by {segment_mib} MiB are {len(md5s)}")
+        self._begun[name] += 1
+        offsets = range(0, content.size, step)
+        lengths = [min(step, content.size - offset) for offset in offsets]
+        paths = [f"{SEGMENTS}/{name}/{self._begun[name]}/{number:04d}" for number in range(len(md5s))]
+        if placed_by == "ring":
+            if style == "s3":
+                raise Unsupported("S3 names the parts itself: no names can be chosen by the ring")
+            ring = read_ring(self._deployment.object_ring(), self._deployment.settings.part_power)
+            paths = spread(ring, paths, lengths, self._partition_of)
+        return [Part(*fields) for fields in zip(paths, offsets, lengths, md5s, strict=True)]
+
+    def _upload(
+        self,
+        name: str,
+        content: Content,
+        parts: list[Part],
+        style: str,
+        *,
+        parallel: int,
+        harm: Mapping[int, Harm] = MappingProxyType({}),
+    ) -> UploadReport:
+        job = self._job(name, content, parts, style, parallel=parallel, harm=harm, abandoned=False)
+        cpu_before_s = self._deployment.server_cpu_s()
+        told = self._send(job)
         cpu_s = self._deployment.server_cpu_s() - cpu_before_s
         stored = [dataclasses.replace(part, path=path) for part, path in zip(parts, told.pop("paths"), strict=True)]
         self._uploads[name] = content, stored
         return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu_s, **told)
+
+    def _job(self, name: str, content: Content, parts: list[Part], style: str, **more: Any) -> dict[str, Any]:
+        """As sender.Job.of takes it."""
+        if not _NAME.fullmatch(name):
+            raise Failed("farm", f"{name!r} is no name for an upload")
+        source = {"path": str(content.path), "pool_bytes": content.pool_bytes, "size": content.size}
+        plain = [dataclasses.asdict(part) for part in parts]
+        return {"endpoint": self._endpoint, "style": style, "name": name, "parts": plain, "content": source, **more}
+
+    def _send(self, job: dict[str, Any]) -> Any:
+        size = job["content"]["size"]
+        self._require_room(size)
+        limit_s = _limit_s(size)
+        job["harm"] = dict(job["harm"])
+        try:
+            return self._observed("swift_client.upload", limit_s + _PATIENCE_S, job=job, limit_s=limit_s)
+        except ScenarioError as error:
+            raise self._cleared(job["name"], error) from None
 
     def _cleared(self, name: str, error: ScenarioError) -> ScenarioError:
         """The error, with the disks that are full if any is; what had been stored must not be in the next one's way."""
@@ -161,7 +238,7 @@ class SwiftStore:
 
     def _observed(self, operation: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:
         try:
-            return self._observer.call(f"objectstores.swift_client.{operation}", timeout_s=timeout_s, **arguments)
+            return self._observer.call(f"objectstores.{operation}", timeout_s=timeout_s, **arguments)
         except CallTimedOut:  # the agent itself is local and ours: it waits for the store
             raise Failed("stack", f"the object store took more than {timeout_s:.0f} s for {operation}") from None
 

@@ -80,7 +80,7 @@ def read_back(endpoint: dict[str, Any], name: str, limit_bytes: int) -> dict[str
 
 @operation
 def remove(endpoint: dict[str, Any], name: str) -> None:
-    """Delete the object with its segments, those of an upload that never became one too; harmless when it is gone."""
+    """Delete the object with all segments of its name, whatever they belonged to; harmless when it is gone."""
     at = Endpoint.of(endpoint)
     path = f"{at.account}/{CONTAINER}/{name}"
     with connected(at.address, at.port) as connection:
@@ -89,8 +89,6 @@ def remove(endpoint: dict[str, Any], name: str) -> None:
         if found.status != 404:
             whole = Request("DELETE", path + ("?multipart-manifest=delete" if static else ""), token(at))
             expect(ask(connection, whole), (200, 204, 404), f"deleting {name}")
-        if found.status == 200 and (static or "x-object-manifest" not in found.headers):
-            return
         for container in (SEGMENTS, f"{CONTAINER}+segments"):
             listing = Request("GET", f"{at.account}/{container}?prefix={name}/", token(at))
             for segment in ask(connection, listing).body.decode("utf-8", "replace").splitlines():

@@ -38,7 +38,7 @@ def test_segments_lie_on_as_many_disks_as_there_are_replicas(store: SwiftStore) 
     placed = store.placement_of("placed")
     disks = placed.pieces
     assert sum(placed.disk_bytes.values()) == 3 * 16 << 20
-    assert list(disks) == [f"farm_segments/placed/{number:04d}" for number in range(4)]
+    assert list(disks) == [f"farm_segments/placed/1/{number:04d}" for number in range(4)]
     assert {len(set(holders)) for holders in disks.values()} == {3}
     assert len(report.segment_s) == 4
     assert store.read_back_digest("placed") == store.payload_digest(16)
@@ -78,7 +78,7 @@ def test_a_replica_that_is_not_what_was_sent_is_caught(
 ) -> None:
     name = "harmed"
     store.upload_segments(name, size_mib=16, segment_mib=4, parallel=2)
-    harm(stored_file(deployment, f"farm_segments/{name}/0002"))
+    harm(stored_file(deployment, f"farm_segments/{name}/1/0002"))
     with pytest.raises(Failed, match="0002 on d"):
         store.placement_of(name)
     store.remove(name)

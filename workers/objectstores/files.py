@@ -1,0 +1,108 @@
+"""A large object treated as one file, and what the store bills for it: operations that the observer's agent runs."""
+
+import hashlib
+import json
+import time
+from typing import Any
+from urllib.parse import quote
+
+from scenarios.contract import Failed
+from workers.objectstores.styles import CONTAINER, SEGMENTS, token
+from workers.objectstores.wire import Answer, Endpoint, Request, ask, connected, expect
+from workers.operations import operation
+
+
+@operation
+def read_range(endpoint: dict[str, Any], name: str, offset: int, length: int) -> dict[str, Any]:
+    """These bytes of the object: their SHA-256, and the seconds it took to have them."""
+    at = Endpoint.of(endpoint)
+    asked = {**token(at), "Range": f"bytes={offset}-{offset + length - 1}"}
+    with connected(at.address, at.port) as connection:
+        began_s = time.monotonic()
+        answer = ask(connection, Request("GET", _path(at, name), asked))
+        spent_s = time.monotonic() - began_s
+    expect(answer, (206,), f"reading bytes {offset} and on of {name}")
+    return {"sha256": hashlib.sha256(answer.body).hexdigest(), "s": spent_s}
+
+
+@operation
+def copy(endpoint: dict[str, Any], name: str, target: str, manifest: bool) -> float:
+    """Copy within the store, what it holds or its manifest alone; the seconds it took."""
+    at = Endpoint.of(endpoint)
+    query = "?multipart-manifest=get" if manifest else ""
+    asked = Request("COPY", _path(at, name) + query, {**token(at), "Destination": f"{CONTAINER}/{target}"})
+    with connected(at.address, at.port) as connection:
+        began_s = time.monotonic()
+        expect(ask(connection, asked), (201,), f"copying {name}")
+        return time.monotonic() - began_s
+
+
+@operation
+def delete(endpoint: dict[str, Any], name: str) -> float:
+    """Delete the object with its segments; the seconds it took."""
+    at = Endpoint.of(endpoint)
+    with connected(at.address, at.port) as connection:
+        began_s = time.monotonic()
+        asked = Request("DELETE", f"{_path(at, name)}?multipart-manifest=delete", token(at))
+        answer = expect(ask(connection, asked), (200,), f"deleting {name} with its segments")
+        spent_s = time.monotonic() - began_s
+        if b"Response Status: 200" not in answer.body:  # the answer's own status was sent before the work
+            raise Failed("stack", f"deleting {name} with its segments: {answer.body[:200]!r}")
+        expect(ask(connection, Request("HEAD", _path(at, name), token(at))), (404,), f"HEAD of {name}, now deleted")
+    return spent_s
+
+
+@operation
+def usage(endpoint: dict[str, Any]) -> dict[str, int]:
+    """Bytes of the account as billed; of all listings summed; and summed without manifests, which hold none."""
+    at = Endpoint.of(endpoint)
+    with connected(at.address, at.port) as connection:
+        listed = filtered = 0
+        for container in (CONTAINER, SEGMENTS):
+            # a container tells the account what it holds when it is made, again too: no updater runs here
+            asked = Request("PUT", f"{at.account}/{container}", token(at))
+            expect(ask(connection, asked), (201, 202), f"making container {container}")
+            for entry in _listing(at, container):
+                listed += int(entry["bytes"])
+                filtered += 0 if "slo_etag" in entry else int(entry["bytes"])
+        answer = expect(ask(connection, Request("HEAD", at.account, token(at))), (200, 204), "HEAD of the account")
+    billed = answer.headers.get("x-account-bytes-used", "")
+    if not billed.isdecimal():
+        raise Failed("stack", f"the account's bytes are {billed[:40]!r}")
+    return {"billed_bytes": int(billed), "listed_bytes": listed, "filtered_bytes": filtered}
+
+
+@operation
+def orphans(endpoint: dict[str, Any]) -> dict[str, int]:
+    """Segments that no manifest names: their path and bytes."""
+    at = Endpoint.of(endpoint)
+    left = {f"{SEGMENTS}/{entry['name']}": int(entry["bytes"]) for entry in _listing(at, SEGMENTS)}
+    with connected(at.address, at.port) as connection:
+        for entry in _listing(at, CONTAINER):
+            if "slo_etag" in entry:
+                path = _path(at, quote(str(entry["name"])))
+                answer = ask(connection, Request("GET", f"{path}?multipart-manifest=get", token(at)))
+                for segment in _entries(expect(answer, (200,), f"the manifest of {entry['name']}")):
+                    left.pop(str(segment["name"]).lstrip("/"), None)
+    return left
+
+
+def _path(at: Endpoint, name: str) -> str:
+    return f"{at.account}/{CONTAINER}/{name}"
+
+
+def _listing(at: Endpoint, container: str) -> list[dict[str, Any]]:
+    with connected(at.address, at.port) as connection:
+        answer = ask(connection, Request("GET", f"{at.account}/{container}?format=json", token(at)))
+    return _entries(expect(answer, (200,), f"listing {container}"))
+
+
+def _entries(answer: Answer) -> list[dict[str, Any]]:
+    """Of a listing or a manifest: something with a name and bytes each."""
+    try:
+        found = [dict(entry) for entry in json.loads(answer.body)]
+        if all(isinstance(entry["name"], str) and isinstance(entry["bytes"], int) for entry in found):
+            return found
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise Failed("stack", f"not a listing: {answer.body[:160]!r}")
