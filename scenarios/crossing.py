@@ -202,6 +202,7 @@ class Facts:
     fidelity: FidelityFact
     load: dict[str, Any]
     sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
+    clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from scenarios.registry import SCENARIOS, identifying_params
 from workers import builds, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
+from workers.clocks import told_jumps
 from workers.fencing import Fence
 from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.domain import DOMAIN_TYPE
@@ -122,6 +123,7 @@ class _Run:
     guest_images: dict[str, str] = field(default_factory=dict)
     fidelity: FidelityFact = FidelityFact("emulated", [])
     host_facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)
     spent_s: dict[str, float] = field(default_factory=dict)
     observer: dict[str, tuple[float, float]] = field(default_factory=dict)  # scenario → CPU seconds, seconds
     busy_before_s: float = field(default_factory=processes.busy_s)
@@ -172,7 +174,8 @@ class _Run:
         return Facts(
             declared=facts.declared_facts(read),
             hosts=read,
-            clock_bounds_s={link.name: link.clock_bound_s for link in self.hypervisors.links},
+            clock_bounds_s={link.name: link.clock.bound_s for link in self.hypervisors.links},
+            clock_jumps_s=self.clock_jumps_s,
             guest_images=self.guest_images,
             fidelity=self.fidelity,
             load=load,
@@ -293,7 +296,11 @@ class _Run:
         with self._spending("verify"):
             verification.wait()
             bench.release()
+        jumps_s = self.hypervisors.clock_jumps_s()
+        for host, jump_s in jumps_s.items():
+            self.clock_jumps_s.setdefault(host, []).append(round(jump_s, 6))
         for sheet in verification.sheets:
+            sheet.distrust(told_jumps(jumps_s))
             self._keep(sheet)
         self._require_hosts()
 

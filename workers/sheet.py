@@ -98,6 +98,13 @@ class RoundSheet:
         """The scenario could not begin, or broke outside any cell."""
         self.cells.append(OpenCell(self._metrics, self.params, dict(hosts), error=error))
 
+    def distrust(self, hosts: Mapping[str, str]) -> None:
+        """Void what these hosts took part in, by fault of their donor, for the reason that is given for each."""
+        for cell in self.cells:
+            reasons = [hosts[host] for host in cell.hosts.values() if host in hosts]
+            if reasons and cell.error is None:
+                cell.error = Failed("donor", reasons[0])
+
     def samples(self) -> list[Sample]:
         return [sample for cell in self.cells for sample in self._samples_of(cell)]
 

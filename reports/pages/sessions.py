@@ -8,7 +8,7 @@ from farm.results.tables import Bundle, Session
 from reports.changes import changes
 from reports.limits import probe_table
 from reports.material import Material, plain
-from reports.metrics import MeasuredMetric
+from reports.metrics import MeasuredMetric, number_text
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
 from reports.voids import void_counts
@@ -44,6 +44,7 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "order": _order(material, samples),
         "locks": _locks(material, bundle),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
+        "clocks": clocks_told(_facts(bundle, "clock_bounds_s"), _facts(bundle, "clock_jumps_s")),
         "load": load_told(_facts(bundle, "load")),
         "host_facts": {
             plain(host): {plain(str(name)): plain(str(value)) for name, value in facts.items()}
@@ -59,6 +60,16 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "files": [{"name": name, "path": f"data/bundles/{session.id}/{name}"} for name in files],
         "samples": [_sample(material, row) for row in samples.to_dict("records")],
     }
+
+
+def clocks_told(bounds_s: Mapping[str, Any], jumps_s: Mapping[str, Any]) -> dict[str, str]:
+    """By host, how sure its clock is against the observer's, and whether it stayed where it was."""
+    told = {}
+    for host, bound_s in bounds_s.items():
+        jumps = ", ".join(f"{number_text(jump_s * 1e3)} ms" for jump_s in jumps_s.get(host, ()))
+        kept = f"jumped by {jumps}: what the host took part in is void" if jumps else "kept to it"
+        told[f"clock of {plain(host)}"] = f"within {number_text(bound_s * 1e3)} ms of the observer's, {kept}"
+    return told
 
 
 def load_told(load: Mapping[str, Any]) -> dict[str, str]:

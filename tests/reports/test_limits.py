@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from reports.pages.sessions import clocks_told
 from tests.reports.conftest import VERSION, SyntheticFarm
 from tests.reports.test_site import words_of
 
@@ -33,6 +34,18 @@ def test_a_session_shows_its_probes_and_the_share_of_each_sample(judged_site: Pa
     assert "disk write h1 818.2 MiB/s 750 MiB/s 692.3 MiB/s" in told
     assert "of its limit" in told
     assert "Void: window 2 of 96, canary 0 of 24." in told
+
+
+def test_a_session_tells_of_its_clocks(farm: SyntheticFarm) -> None:
+    assert clocks_told({"h1": 0.00002, "h2": 0.0005}, {"h2": [0.25, -1.5]}) == {
+        "clock of h1": "within 0.02 ms of the observer's, kept to it",
+        "clock of h2": "within 0.5 ms of the observer's, jumped by 250 ms, -1\u202f500 ms: what the host took part in is void",
+    }
+    farm.see_check_ins()
+    farm.measure("acorn", 1)
+    assert "clock of h2 within 0.03 ms of the observer's, kept to it" in words_of(
+        farm.publish() / "sessions" / "acorn1.html"
+    )
 
 
 def test_a_cluster_without_probes_says_so(farm: SyntheticFarm) -> None:

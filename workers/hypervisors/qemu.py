@@ -35,7 +35,7 @@ from scenarios.contract import (
     WriteTimes,
 )
 from scenarios.recipe import DiskSettings, GuestSettings
-from workers import marks
+from workers import clocks, marks
 from workers.agent import AgentLink
 from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
@@ -75,14 +75,13 @@ class HostLink:
     host: hosts_base.Host
     agent: AgentLink
     connection: libvirt.virConnect
-    clock_ahead_s: float  # of the observer's
-    clock_bound_s: float
+    clock: clocks.Clock
     base: disks.Base
     first_runs: FirstRuns
 
     def observed_s(self, at_s: float) -> float:
         """A time of the host's monotonic clock, on the observer's."""
-        return at_s - self.clock_ahead_s
+        return at_s - self.clock.ahead_s
 
     @property
     def name(self) -> str:
@@ -142,6 +141,15 @@ class QemuCluster:
         """The observer's monotonic clock."""
         return time.monotonic() + self._observer_ahead_s
 
+    def clock_jumps_s(self) -> dict[str, float]:
+        """Hosts whose clocks have jumped since they were compared last, and how far; they are compared anew."""
+        jumps = {}
+        for link in self.links:
+            before, link.clock = link.clock, clocks.compare(link.agent, self.observer)
+            if (jump_s := clocks.jump_s(before, link.clock)) is not None:
+                jumps[link.name] = jump_s
+        return jumps
+
     def hosts(self, guest: GuestSettings, disk: DiskSettings) -> list["QemuHost"]:
         """The cluster's hosts, ready for guests of a revision with these settings.
 
@@ -175,13 +183,13 @@ class QemuCluster:
 
     def _link(self, host: hosts_base.Host, exits: contextlib.ExitStack) -> HostLink:
         agent = exits.enter_context(host.agent(self.session))
-        ahead_s, bound_s = agent.clock_offset_s()
+        clock = clocks.compare(agent, self.observer)
         connection = ask(f"connect to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: libvirt.open(host.uri))
         made = agent.call("volumes.base.make_base", timeout_s=_SEND_TIMEOUT_S, folder=str(host.work_dir), mib=BASE_MIB)
         base = disks.Base(Path(made["path"]), made["digest"])
         runs = ask(f"listen to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))
         exits.callback(_stop_listening, host.name, runs)
-        return HostLink(host, agent, connection, ahead_s - self._observer_ahead_s, bound_s, base, runs)
+        return HostLink(host, agent, connection, clock, base, runs)
 
     def work_dir(self, host: hosts_base.Host) -> Path:
         return host.work_dir / "sessions" / self.session
@@ -416,14 +424,20 @@ class QemuGuest:
         kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer)
         return Stages(
             requested_s=self._requested_s,
-            process_s=self._process_s(),
-            vcpu_s=self._vcpu_s(),
+            process_s=self._sure(self._process_s()),
+            vcpu_s=self._sure(self._vcpu_s()),
             running_s=self._running_s,
             kernel_s=kernel_s,
-            init_s=self._init_s(self._init_thread),
+            init_s=self._sure(self._init_s(self._init_thread)),
             userspace_s=userspace_s,
             answer_s=self._answer.at_s,
         )
+
+    def _sure(self, at_s: float | None) -> float | None:
+        """A time of the host's clock, unless the clocks' bound makes the time since the request mean nothing."""
+        assert self._requested_s is not None
+        told = at_s is not None and abs(at_s - self._requested_s) >= clocks.SURE_BOUNDS * self._link.clock.bound_s
+        return at_s if told else None
 
     def _process_s(self) -> float | None:
         at_s = self._ledger("started_s", guest=self.name)
