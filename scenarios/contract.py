@@ -147,6 +147,17 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class System:
+    """What a guest runs, and how it is booted: the small guest is all that most questions need.
+
+    `firmware`: "none" gives the hypervisor the kernel directly; otherwise that firmware boots GRUB from the disk.
+    """
+
+    name: Literal["small", "debian"] = "small"
+    firmware: Literal["none", "seabios", "ovmf"] = "none"
+
+
+@dataclass(frozen=True)
 class Stages:
     """When a guest's boot reached each stage, as far as anybody could see it: None where nobody could."""
 
@@ -316,9 +327,13 @@ class Host(Protocol):
         disk: Disk | None = None,
         workload: Workload = Workload(),
         hardware: Hardware = Hardware(),
+        system: System = System(),
         reserved: bool = False,
     ) -> AbstractContextManager[Guest]:
         """`reserved`: all of its memory is set aside before it runs, out of the host's room for that."""
+
+    def system_digest(self, system: System) -> str:
+        """SHA-256 of what guests with this system boot from, which is brought to the host if it is not there."""
 
     def daemon_cpu_s(self) -> float:
         """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""

@@ -87,6 +87,11 @@ def _kernel_tree(home: Path) -> _KernelTree:
     return _KernelTree(kernels[-1], root / "lib" / "modules" / release / "kernel")
 
 
+def kernel_of(home: Path) -> Path:
+    """The guests' kernel as Debian packed it: what boot loaders load. Raises Failed (farm)."""
+    return _kernel_tree(home).kernel
+
+
 def _module_folder(modules: Path, name: str) -> Path:
     folder = modules / name
     if ".." in name.split("/") or not folder.is_dir():
@@ -174,7 +179,7 @@ def _entries(part: Path, modules: Path, folders: Sequence[Path]) -> Iterator[_En
     for folder in ("dev", "proc", "modules"):
         yield _Entry(folder, stat.S_IFDIR | 0o755)
     yield _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    yield _Entry("init", stat.S_IFREG | 0o755, _compile(part / "init"))
+    yield _Entry("init", stat.S_IFREG | 0o755, compile_guest(part / "init"))
     for name, wanted in (("network", _NETWORK_MODULES), ("disk", _DISK_MODULES)):
         for module in wanted:
             data = _stripped(modules / f"{module}.ko")
@@ -201,7 +206,8 @@ def _tree(folder: Path, name: str) -> Iterator[_Entry]:
             yield _Entry(inside, stat.S_IFREG | 0o644, path.read_bytes())
 
 
-def _compile(program: Path) -> bytes:
+def compile_guest(program: Path) -> bytes:
+    """Compile the guest's program to `program`; its bytes."""
     command = [
         "gcc",
         "-std=gnu11",

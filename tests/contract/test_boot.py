@@ -8,6 +8,7 @@ from scenarios import boot, boot_many
 from scenarios.contract import Hardware, WorkNotProven
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
+from workers import system_image
 
 pytestmark = pytest.mark.machine
 
@@ -58,3 +59,31 @@ def test_guests_boot_at_once(lab: Lab) -> None:
     assert set(values) == {metric.name for metric in boot_many.SCENARIO.metrics}
     assert 0 < values["median_answer_ms"] <= values["last_answer_ms"]
     assert lab.guests_left() == []
+
+
+@pytest.mark.parametrize("firmware", ["seabios", "ovmf"])
+def test_firmware_boots_the_guest_from_its_disk(lab: Lab, firmware: str) -> None:
+    sheet = lab.measure(boot.SCENARIO, lab.bench(), firmware=firmware, cache="cold")
+    assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)]
+    values = values_of(sheet)
+    assert values["process_ms"] < values["vcpu_ms"] < values["kernel_ms"] < values["init_ms"] < values["answer_ms"]
+    assert values["read_mib"] > 8
+    assert lab.guests_left() == []
+
+
+def test_a_debian_answers_as_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system_image, "_DATA_MIB", 16)  # its 2 GiB of data take a while to bring to a host
+    sheet = lab.measure(boot.SCENARIO, lab.bench(), guest="debian", firmware="seabios")
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert len(outcome.params["image"]) == 16  # another image, another series
+    assert {"kernel_ms", "userspace_ms", "answer_ms"} <= set(values_of(sheet))
+    assert lab.guests_left() == []
+
+
+@pytest.mark.parametrize(
+    "params", [{"guest": "debian"}, {"firmware": "ovmf", "memory_mib": 128}], ids=["no-firmware", "no-memory"]
+)
+def test_what_a_system_cannot_be_booted_with_is_nobodys_fault(lab: Lab, params: dict[str, object]) -> None:
+    (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), **params))
+    assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason

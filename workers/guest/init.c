@@ -1,5 +1,6 @@
 /*
- * The guest: a whole user space in one static program, run by the kernel as process 1.
+ * The guest: a whole user space in one static program, run by the kernel as process 1. In a guest with a system
+ * of its own it is a service (`guest/debian`), and does the same but for making the kernel ready.
  *
  * It speaks as its first act on the console ("FARM-INIT"), brings up the network, and then sends a heartbeat
  * to the observer every 5 ms: one UDP datagram of text, always with the newest counters, so that a lost one
@@ -187,10 +188,20 @@ static void run(void *(*work)(void *), void *argument)
 
 /* ---- start ------------------------------------------------------------------------------------------- */
 
+/* Whether this is all there is of a user space; else a service of a whole one, which has done the rest. */
+static int alone(void)
+{
+	return getpid() == 1;
+}
+
 static void mount_kernel_file_systems(void)
 {
 	mount("proc", "/proc", "proc", 0, NULL);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+}
+
+static void read_command_line(void)
+{
 	int file = open("/proc/cmdline", O_RDONLY);
 	if (file < 0 || read(file, command_line, sizeof command_line - 1) < 0)
 		give_up("/proc/cmdline");
@@ -201,6 +212,8 @@ static void mount_kernel_file_systems(void)
 static void load_modules(const char *list)
 {
 	char path[256];
+	if (!alone())
+		return;
 	FILE *lines = fopen(list, "r");
 	if (!lines)
 		give_up(list);
@@ -544,8 +557,11 @@ static uint64_t now_us(void)
 
 int main(void)
 {
-	say("FARM-INIT\n");
-	mount_kernel_file_systems();
+	if (alone()) {
+		say("FARM-INIT\n");
+		mount_kernel_file_systems();
+	}
+	read_command_line();
 	nonce = parameter("farm.nonce", nonce);
 	nonce_word = digest(nonce);
 	int exercises_disk = number("farm.disk") > 0, times_disk = number("farm.disk_times") > 0;

@@ -33,13 +33,28 @@ class DiskImage:
 
 
 @dataclass(frozen=True)
+class KernelBoot:
+    """The hypervisor is given the kernel, which is told its command line."""
+
+    kernel: Path
+    initrd: Path
+
+
+@dataclass(frozen=True)
+class FirmwareBoot:
+    """Firmware boots a disk; `firmware` None is the machine's own BIOS. The command line is its serial number."""
+
+    disk: DiskImage
+    firmware: Path | None = None
+
+
+@dataclass(frozen=True)
 class Machine:
     """All that a guest's domain XML is made of."""
 
     name: str
     emulator: str
-    kernel: Path
-    initrd: Path
+    boot: KernelBoot | FirmwareBoot
     command_line: str
     bridge: str
     console: Path
@@ -50,7 +65,14 @@ class Machine:
 
 
 def command_line(
-    *, nonce: str, address: str, observer: str, workload: Workload, has_disk: bool, extra: str = ""
+    *,
+    nonce: str,
+    address: str,
+    observer: str,
+    workload: Workload,
+    has_disk: bool,
+    extra: str = "",
+    ours: str = BOOT_ARGUMENTS,
 ) -> str:
     """The kernel's command line: ours, the recipe's, and what `guest/init.c` is told.
 
@@ -66,7 +88,7 @@ def command_line(
     if has_disk and workload.write_test_blocks:
         told.append(f"farm.write_blocks={workload.write_test_blocks}")
         told += [f"farm.write_offset={workload.write_test_offset}"] if workload.write_test_offset else []
-    return " ".join([BOOT_ARGUMENTS, *extra.split(), *told])
+    return " ".join([*ours.split(), *extra.split(), *told])
 
 
 def uuid_of(name: str) -> str:
@@ -94,9 +116,17 @@ def domain_xml(machine: Machine) -> str:
     _text(domain, "vcpu", str(settings.vcpus))
     system = ET.SubElement(domain, "os")
     _text(system, "type", "hvm", arch="x86_64", machine=settings.machine)
-    _text(system, "kernel", str(machine.kernel))
-    _text(system, "initrd", str(machine.initrd))
-    _text(system, "cmdline", machine.command_line)
+    if isinstance(machine.boot, KernelBoot):
+        _text(system, "kernel", str(machine.boot.kernel))
+        _text(system, "initrd", str(machine.boot.initrd))
+        _text(system, "cmdline", machine.command_line)
+    else:
+        if machine.boot.firmware is not None:
+            _text(system, "loader", str(machine.boot.firmware), readonly="yes", type="rom")
+        ET.SubElement(system, "boot", dev="hd")
+        ET.SubElement(system, "smbios", mode="sysinfo")
+        told = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
+        _text(told, "entry", machine.command_line, name="serial")
     ET.SubElement(ET.SubElement(domain, "features"), "acpi")
     _cpu(domain, settings)
     ET.SubElement(domain, "clock", offset="utc")
@@ -135,8 +165,9 @@ def _cpu(domain: ET.Element, settings: GuestSettings) -> None:
 def _devices(domain: ET.Element, machine: Machine) -> None:
     devices = ET.SubElement(domain, "devices")
     _text(devices, "emulator", machine.emulator)
-    if machine.disk is not None:
-        _disk(devices, machine.disk, machine.disk_settings)
+    disk = machine.boot.disk if isinstance(machine.boot, FirmwareBoot) else machine.disk
+    if disk is not None:
+        _disk(devices, disk, machine.disk_settings)
     interface = ET.SubElement(devices, "interface", type="bridge")
     ET.SubElement(interface, "mac", address=mac_of(machine.name))
     ET.SubElement(interface, "source", bridge=machine.bridge)

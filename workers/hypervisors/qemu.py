@@ -29,6 +29,7 @@ from scenarios.contract import (
     MigrationStyle,
     ServedBase,
     Stages,
+    System,
     Unsupported,
     Workload,
     WorkNotProven,
@@ -37,12 +38,22 @@ from scenarios.contract import (
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import clocks, marks
 from workers.agent import AgentLink
-from workers.guest_image import GuestImage, build_guest_image
+from workers.guest_image import build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration, streaming
 from workers.hypervisors.calls import ask, find, is_gone
-from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, as_taken_over, command_line, domain_xml
+from workers.hypervisors.domain import (
+    DISK_TARGET,
+    DiskImage,
+    FirmwareBoot,
+    KernelBoot,
+    Machine,
+    as_taken_over,
+    command_line,
+    domain_xml,
+)
 from workers.hypervisors.events import FirstRuns, listen
+from workers.hypervisors.systems import Systems, least_memory_mib, require_uefi
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 from workers.volumes.marked import AgentVolume
@@ -51,20 +62,19 @@ _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
 _SEND_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 20.0
-_INIT_LIMIT_S = 60.0
+_INIT_LIMIT_S = 600.0  # the first answer is waited for less long, and ends it
 _CONSOLE_CHARACTERS = 200
 _TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
 _POLL_S = 0.02
 _LOOK_EVERY_S = 5.0
-_KEPT_IMAGES = 6
 _SYSTEM_MIB = 64  # of a guest's memory: its kernel, initramfs and our program
 _IDLE = Workload()
 _AS_RECIPE = Hardware()
+_SMALL = System()
 _PLAIN_STYLE = MigrationStyle()
 _PLAIN_SHAPE = DiskShape()
 _INIT_WORD = "FARM-INIT\r\n"
 _READY_WORD = "FARM-READY"
-_LEAST_READ_BYTES = 1 << 20  # no kernel is smaller
 _STAGE_LIMIT_S = 2.0  # what a guest did before it answered is known soon after, or not at all
 
 
@@ -94,13 +104,15 @@ class Revision:
 
     guest: GuestSettings
     disk: DiskSettings
-    kernel: Path
-    initrd: Path
 
 
-def _with_hardware(settings: GuestSettings, hardware: Hardware) -> GuestSettings:
+def _with_hardware(settings: GuestSettings, hardware: Hardware, system: System) -> GuestSettings:
     """The recipe's settings, with what is asked for otherwise; raises Unsupported for what no guest can have."""
-    asked = {name: value for name, value in asdict(hardware).items() if value is not None}
+    least_mib = least_memory_mib(system)
+    asked: dict[str, Any] = {"memory_mib": max(settings.memory_mib, least_mib)}
+    asked |= {name: value for name, value in asdict(hardware).items() if value is not None}
+    if asked["memory_mib"] < least_mib:
+        raise Unsupported(f"{asked['memory_mib']} MiB of memory: this system and firmware need {least_mib}")
     try:
         return replace(settings, **asked)
     except ValueError as error:
@@ -116,7 +128,6 @@ class QemuCluster:
         self.links: list[HostLink] = []
         self._home = home
         self._numbers = itertools.count(1)
-        self._used_images: set[str] = set()
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
 
@@ -129,6 +140,8 @@ class QemuCluster:
             self._observer_ahead_s, _ = self.observer.clock_offset_s()
             self.port = int(self._observe("start", address=self.cluster.observer.address))
             self.links = [self._link(host, exits) for host in self.cluster.hosts]
+            first = self.links[0]
+            self.systems = Systems(self._home, first.agent, first.host.shared_dir / "images")
             self._exits = exits.pop_all()
         return self
 
@@ -155,10 +168,8 @@ class QemuCluster:
 
         Raises Failed: stack for settings that cannot be met.
         """
-        image = build_guest_image(self._home, guest.extra_modules)
-        kernel, initrd = self._send(image)
-        revision = Revision(guest, disk, kernel, initrd)
-        return [QemuHost(self, link, revision) for link in self.links]
+        self.systems.get(_SMALL, guest)
+        return [QemuHost(self, link, Revision(guest, disk)) for link in self.links]
 
     def guest_image_digest(self, guest: GuestSettings) -> str:
         return build_guest_image(self._home, guest.extra_modules).digest
@@ -197,23 +208,6 @@ class QemuCluster:
     def shared_dir(self, host: hosts_base.Host) -> Path:
         return host.shared_dir / "sessions" / self.session
 
-    def _send(self, image: GuestImage) -> tuple[Path, Path]:
-        """Bring an image to where all hosts see it at the same path; it stays there for later sessions."""
-        link = self.links[0]
-        images = link.host.shared_dir / "images"
-        kernel, initrd = images / image.digest / "vmlinux", images / image.digest / "initrd"
-        link.agent.send_file(image.kernel, kernel, timeout_s=_SEND_TIMEOUT_S)
-        link.agent.send_file(image.initrd, initrd, timeout_s=_SEND_TIMEOUT_S)
-        self._used_images.add(image.digest)
-        link.agent.call(
-            "hypervisors.images.trim",
-            timeout_s=_CALL_TIMEOUT_S,
-            folder=str(images),
-            used=sorted(self._used_images),
-            most=_KEPT_IMAGES,
-        )
-        return kernel, initrd
-
     def enter(self, guest: "QemuGuest") -> None:
         self._guests.append(guest)
 
@@ -246,19 +240,24 @@ class QemuHost:
         workload: Workload = _IDLE,
         hardware: Hardware = _AS_RECIPE,
         reserved: bool = False,
+        system: System = _SMALL,
     ) -> Iterator["contract.Guest"]:
-        settings = _with_hardware(self.revision.guest, hardware)
+        settings = _with_hardware(self.revision.guest, hardware, system)
         room_mib = settings.memory_mib - _SYSTEM_MIB
         if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
             raise Unsupported(
                 f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
             )
-        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload, reserved)
-        guest.prepare()
+        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload, reserved, system)
+        guest.enter()
         try:
+            guest.prepare()
             yield guest
         finally:
             guest.remove()
+
+    def system_digest(self, system: System) -> str:
+        return self.cluster.systems.get(system, self.revision.guest).digest
 
     def daemon_cpu_s(self) -> float:
         return float(self.link.agent.call("hypervisors.ledger.daemon_cpu_s", timeout_s=_CALL_TIMEOUT_S))
@@ -339,6 +338,7 @@ class QemuGuest:
         disk: disks.AgentDisk | None,
         workload: Workload,
         reserved: bool,
+        system: System,
     ) -> None:
         self.cluster = host.cluster
         self.name = self.cluster.next_name()
@@ -350,6 +350,9 @@ class QemuGuest:
         self._workload = workload
         self._reserved = reserved
         self._link = host.link
+        self._firmware = system.firmware
+        self._system = self.cluster.systems.get(system, host.revision.guest)
+        self._boot: KernelBoot | FirmwareBoot | None = None
         self._domain: libvirt.virDomain | None = None
         self._requested_s: float | None = None
         self._running_s: float | None = None
@@ -360,9 +363,33 @@ class QemuGuest:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def prepare(self) -> None:
+    def enter(self) -> None:
         self.cluster.enter(self)
+
+    def prepare(self) -> None:
         self.cluster.observe("expect", nonce=self.nonce)
+        self._boot = self._make_boot()
+
+    def _make_boot(self) -> KernelBoot | FirmwareBoot:
+        """What it boots from: the kernel, or an overlay of the system's disk of its own."""
+        if self._firmware == "none":
+            return KernelBoot(*self._system.files)
+        agent, host = self._link.agent, self._link.host
+        uefi = require_uefi(agent, _CALL_TIMEOUT_S) if self._firmware == "ovmf" else None
+        overlay = self.cluster.work_dir(host) / f"{self.name}.qcow2"
+        agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(overlay.parent), uid=host.guest_uid)
+        agent.call(
+            "volumes.overlay.create",
+            timeout_s=_CALL_TIMEOUT_S,
+            base=str(self._system.files[0]),
+            base_format="raw",
+            target=str(overlay),
+            uid=host.guest_uid,
+            cluster_size_kib=self._revision.disk.cluster_size_kib,
+            extended_l2=False,
+            preallocation="off",
+        )
+        return FirmwareBoot(DiskImage(overlay, "qcow2"), uefi)
 
     def xml(self) -> str:
         """The domain as `start` hands it to libvirt."""
@@ -383,12 +410,16 @@ class QemuGuest:
         return self._requested_s
 
     def make_cold(self) -> None:
-        self._link.agent.call("page_cache.evict", timeout_s=_CALL_TIMEOUT_S, paths=self._boots_from())
+        paths = [str(file) for file in self._system.files]
+        self._link.agent.call("page_cache.evict", timeout_s=_CALL_TIMEOUT_S, paths=paths)
 
     def prove_cold(self) -> float:
-        paths = self._boots_from()
         read = self._link.agent.call(
-            "page_cache.prove_read", timeout_s=_CALL_TIMEOUT_S, paths=paths, guest=self.name, least=_LEAST_READ_BYTES
+            "page_cache.prove_read",
+            timeout_s=_CALL_TIMEOUT_S,
+            paths=[str(file) for file in self._system.files],
+            guest=self.name,
+            least=self._system.least_read_bytes,
         )
         return float(read) / (1 << 20)
 
@@ -406,6 +437,9 @@ class QemuGuest:
             for link in self.cluster.links:
                 path = str(link.host.console_dir / f"{self.name}.log")
                 steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
+            if isinstance(self._boot, FirmwareBoot):
+                overlay = str(self._boot.disk.path)
+                steps.callback(self._link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=overlay)
             steps.callback(self._wait_until_gone)
             for link in self.cluster.links:
                 steps.callback(self._destroy, link)
@@ -590,11 +624,12 @@ class QemuGuest:
 
     def _machine(self) -> Machine:
         host, revision = self._link.host, self._revision
+        if self._boot is None:
+            raise Failed("farm", f"guest {self.name} is not prepared")
         return Machine(
             name=self.name,
             emulator=host.emulator,
-            kernel=revision.kernel,
-            initrd=revision.initrd,
+            boot=self._boot,
             command_line=command_line(
                 nonce=self.nonce,
                 address=self.address,
@@ -602,6 +637,7 @@ class QemuGuest:
                 workload=self._workload,
                 has_disk=self._disk is not None,
                 extra=revision.guest.kernel_arguments,
+                ours=self._system.our_arguments,
             ),
             bridge=host.bridge,
             console=self._console_path(),
@@ -610,9 +646,6 @@ class QemuGuest:
             disk=_image_of(self._disk) if self._disk is not None else None,
             reserved=self._reserved,
         )
-
-    def _boots_from(self) -> list[str]:
-        return [str(self._revision.kernel), str(self._revision.initrd)]
 
     def _console_path(self) -> Path:
         return self._link.host.console_dir / f"{self.name}.log"

@@ -11,6 +11,8 @@ from scenarios.recipe import DiskSettings, GuestSettings
 from workers.hypervisors.domain import (
     BOOT_ARGUMENTS,
     DiskImage,
+    FirmwareBoot,
+    KernelBoot,
     Machine,
     as_taken_over,
     command_line,
@@ -23,16 +25,18 @@ GOLDEN = Path(__file__).resolve().parents[2] / "data" / "domains"
 PLAIN = Machine(
     name="farm-0123456789ab-1",
     emulator="/usr/bin/qemu-system-x86_64",
-    kernel=Path("/srv/shared/images/d/vmlinux"),
-    initrd=Path("/srv/shared/images/d/initrd"),
+    boot=KernelBoot(Path("/srv/shared/images/d/vmlinux"), Path("/srv/shared/images/d/initrd")),
     command_line="console=ttyS0 farm.nonce=abc",
     bridge="br0",
     console=Path("/srv/console/farm-0123456789ab-1.log"),
     settings=GuestSettings(),
     disk_settings=DiskSettings(),
 )
+SYSTEM_DISK = DiskImage(Path("/srv/work/sessions/s/farm-0123456789ab-1.qcow2"), "qcow2")
 MACHINES = {
     "plain": PLAIN,
+    "bios": replace(PLAIN, boot=FirmwareBoot(SYSTEM_DISK)),
+    "uefi": replace(PLAIN, boot=FirmwareBoot(SYSTEM_DISK, Path("/usr/share/ovmf/OVMF.fd"))),
     "overlay-writethrough": replace(
         PLAIN,
         disk=DiskImage(Path("/srv/work/sessions/s/disk.qcow2"), "qcow2"),
@@ -63,7 +67,7 @@ def test_what_a_recipe_says_cannot_become_markup() -> None:
     hostile = replace(PLAIN, command_line="</cmdline><kernel>/etc/shadow</kernel> & \"'")
     domain = ET.fromstring(domain_xml(hostile))
     assert domain.findtext("os/cmdline") == hostile.command_line
-    assert [kernel.text for kernel in domain.iter("kernel")] == [str(PLAIN.kernel)]
+    assert [kernel.text for kernel in domain.iter("kernel")] == ["/srv/shared/images/d/vmlinux"]
 
 
 @pytest.mark.parametrize(

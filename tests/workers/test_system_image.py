@@ -1,0 +1,49 @@
+"""Guests' systems as disks: what they are made of, and that they are kept as they are."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.local_clusters import FARM_HOME
+from workers.guest_image import GuestImage, build_guest_image
+from workers.system_image import SystemImage, small_system
+
+pytestmark = pytest.mark.machine
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    (home / "cache").mkdir()
+    (home / "cache" / "software").symlink_to(FARM_HOME / "cache" / "software")
+    return home
+
+
+@pytest.fixture(scope="module")
+def image(home: Path) -> GuestImage:
+    return build_guest_image(home)
+
+
+@pytest.fixture(scope="module")
+def system(home: Path, image: GuestImage) -> SystemImage:
+    return small_system(home, image)
+
+
+def test_the_disk_has_a_sound_root_file_system_with_the_kernel(system: SystemImage, tmp_path: Path) -> None:
+    root = tmp_path / "root.ext4"
+    subprocess.run(["dd", f"if={system.disk}", f"of={root}", "bs=1M", "skip=17", "status=none"], check=True)
+    subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
+    shown = subprocess.run(["debugfs", "-R", "ls /boot", root], check=True, capture_output=True, text=True).stdout
+    assert all(name in shown for name in ("vmlinuz", "initrd", "grub"))
+
+
+def test_a_damaged_disk_is_made_anew(system: SystemImage, image: GuestImage, home: Path) -> None:
+    with system.disk.open("r+b") as disk:
+        disk.write(b"damage")
+    assert small_system(home, image).disk.read_bytes()[:6] != b"damage"
+
+
+def test_an_undamaged_disk_stays(system: SystemImage, image: GuestImage, home: Path) -> None:
+    before = small_system(home, image).disk.stat()
+    assert small_system(home, image).disk.stat().st_ino == before.st_ino

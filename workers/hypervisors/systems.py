@@ -1,0 +1,88 @@
+"""What a session's guests boot from, at the same path on all hosts of the cluster."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios.contract import System, Unsupported
+from scenarios.recipe import GuestSettings
+from workers.agent import AgentLink
+from workers.guest_image import build_guest_image
+from workers.hypervisors.domain import BOOT_ARGUMENTS
+from workers.system_image import SystemImage, debian_system, small_system
+
+UEFI = Path("/usr/share/ovmf/OVMF.fd")
+_SEND_TIMEOUT_S = 900.0
+_TRIM_TIMEOUT_S = 30.0
+_KEPT_IMAGES = 6
+_KERNEL_BYTES = 1 << 20  # none is smaller
+
+
+@dataclass(frozen=True)
+class SentSystem:
+    """An image on the hosts: a kernel with its initramfs, or a disk."""
+
+    digest: str
+    files: tuple[Path, ...]
+    least_read_bytes: int  # by a boot that finds nothing in the page cache
+    our_arguments: str = BOOT_ARGUMENTS  # of its kernel's command line
+
+
+class Systems:
+    """Built on the worker, brought to where all hosts see them, and kept there for later sessions."""
+
+    def __init__(self, home: Path, agent: AgentLink, folder: Path) -> None:
+        self._home = home
+        self._agent = agent
+        self._folder = folder
+        self._sent: dict[tuple[object, ...], SentSystem] = {}
+
+    def get(self, system: System, guest: GuestSettings) -> SentSystem:
+        """Raises Failed (farm, or stack for settings that cannot be met), and Unsupported."""
+        key = (system.name, system.firmware == "none", guest.extra_modules)
+        if key not in self._sent:
+            self._sent[key] = self._send_system(system, guest)
+        return self._sent[key]
+
+    def _send_system(self, system: System, guest: GuestSettings) -> SentSystem:
+        if system.name == "small" and system.firmware == "none":
+            image = build_guest_image(self._home, guest.extra_modules)
+            files = self._send(image.digest, {"vmlinux": image.kernel, "initrd": image.initrd})
+            return SentSystem(image.digest, files, _KERNEL_BYTES)
+        if system.firmware == "none":
+            raise Unsupported(f"the system '{system.name}' is booted by firmware, from its disk")
+        if system.name == "small":
+            return self._send_disk(small_system(self._home, build_guest_image(self._home, guest.extra_modules)))
+        return self._send_disk(debian_system(self._home), our_arguments="")
+
+    def _send_disk(self, image: SystemImage, our_arguments: str = BOOT_ARGUMENTS) -> SentSystem:
+        files = self._send(image.digest, {"disk.raw": image.disk})
+        return SentSystem(image.digest, files, image.boot_bytes, our_arguments)
+
+    def _send(self, digest: str, files: Mapping[str, Path]) -> tuple[Path, ...]:
+        sent = {name: self._folder / digest / name for name in files}
+        for name, file in files.items():
+            self._agent.send_file(file, sent[name], timeout_s=_SEND_TIMEOUT_S)
+        used = sorted({digest, *(system.digest for system in self._sent.values())})
+        self._agent.call(
+            "hypervisors.images.trim",
+            timeout_s=_TRIM_TIMEOUT_S,
+            folder=str(self._folder),
+            used=used,
+            most=_KEPT_IMAGES,
+        )
+        return tuple(sent.values())
+
+
+def require_uefi(agent: AgentLink, timeout_s: float) -> Path:
+    """Where the host has it; raises Unsupported where it has none."""
+    if agent.call("basics.sha256_of_file", timeout_s=timeout_s, path=str(UEFI)) is None:
+        raise Unsupported(f"host {agent.name} has no UEFI firmware: there is no {UEFI}")
+    return UEFI
+
+
+def least_memory_mib(system: System) -> int:
+    """What the system and its firmware do not start without."""
+    if system.name == "debian":
+        return 512
+    return 256 if system.firmware == "ovmf" else 96

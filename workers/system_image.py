@@ -1,0 +1,211 @@
+"""Guests' systems as disks that firmware boots: the small guest, and a Debian as operators run it.
+
+    small    the same kernel and initramfs that `guest_image` gives the hypervisor directly, behind GRUB
+    debian   systemd, Debian's kernel and initramfs, GRUB and 2 GiB of incompressible data, built from packages
+             of the mirror that this machine's apt uses; it answers through a service of its own
+
+An image is known by the digest of its bytes and stays as it was built until what it is made of changes here:
+newer packages make no other image.
+"""
+
+import fcntl
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scenarios.contract import Failed
+from workers import disk_image
+from workers.guest_image import GuestImage, compile_guest, kernel_of
+
+_DEBIAN = Path(__file__).parent / "guest" / "debian"
+_DEBIAN_PACKAGES = ("systemd-sysv", "udev", "linux-image-cloud-amd64", "initramfs-tools", "zstd")
+_DEBIAN_ARGUMENTS = "root=/dev/vda2 rw console=ttyS0 quiet net.ifnames=0 panic=-1"
+_DEBIAN_SUITE = "bookworm"
+_DATA_MIB = 2048
+_DATA_SEED = 20_251_122
+_FREE_MIB = 192
+_SMALL_ROOT_MIB = 48
+_KEPT = 3  # of each system
+_BOOTSTRAP_TIMEOUT_S = 1200.0
+_TOOL_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class SystemImage:
+    """A disk; `boot_bytes` is the size of the kernel and initramfs in it, which every boot reads."""
+
+    system: str
+    disk: Path
+    digest: str
+    boot_bytes: int
+
+
+def small_system(home: Path, image: GuestImage) -> SystemImage:
+    """The small guest's disk, from the cache under `home` or made now."""
+    key = _key("small", image.digest.encode())
+
+    def fill(root: Path) -> int:
+        shutil.copyfile(kernel_of(home), root / "boot" / "vmlinuz")
+        shutil.copyfile(image.initrd, root / "boot" / "initrd")
+        (root / "boot" / "grub" / "grub.cfg").write_text(disk_image.grub_cfg(""))
+        return _SMALL_ROOT_MIB
+
+    return _cached(home, "small", key, fill)
+
+
+def debian_system(home: Path) -> SystemImage:
+    """The Debian's disk, from the cache under `home` or built now, which takes minutes and needs the mirror."""
+    made_of = [path.read_bytes() for path in sorted(_DEBIAN.iterdir())]
+    recipe = f"{_DEBIAN_PACKAGES} {_DEBIAN_ARGUMENTS} {_DEBIAN_SUITE} {_DATA_MIB} {_DATA_SEED}".encode()
+    with tempfile.NamedTemporaryFile() as program:
+        answering = compile_guest(Path(program.name))
+    key = _key("debian", recipe, answering, *made_of)
+    return _cached(home, "debian", key, lambda root: _fill_debian(root, answering))
+
+
+def _fill_debian(root: Path, answering: bytes) -> int:
+    shutil.rmtree(root / "boot")  # the bootstrap wants an empty folder
+    options = [f"--include={','.join(_DEBIAN_PACKAGES)}", "--variant=minbase", "--quiet"]
+    spared = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
+    command = ["mmdebstrap", *options, *spared, _DEBIAN_SUITE, str(root), _mirror()]
+    _run(command, "build the Debian guest", _BOOTSTRAP_TIMEOUT_S)
+    _take_over(root, "vmlinuz-*", "vmlinuz")
+    _take_over(root, "initrd.img-*", "initrd")
+    (root / "boot" / "grub").mkdir()
+    (root / "boot" / "grub" / "grub.cfg").write_text(disk_image.grub_cfg(_DEBIAN_ARGUMENTS))
+    _add_service(root, answering)
+    (root / "etc" / "machine-id").write_text("")  # each guest makes its own
+    (root / "etc" / "hostname").write_text("guest\n")
+    used_mib = _used_mib(root)
+    _write_data(root / "srv" / "data")
+    return used_mib + _DATA_MIB + _FREE_MIB
+
+
+def _take_over(root: Path, pattern: str, name: str) -> None:
+    found = sorted((root / "boot").glob(pattern))
+    if not found:
+        raise Failed("farm", f"the Debian guest has no /boot/{pattern}")
+    found[-1].rename(root / "boot" / name)
+
+
+def _add_service(root: Path, answering: bytes) -> None:
+    program = root / "usr" / "local" / "sbin" / "farm-guest"
+    program.write_bytes(answering)
+    program.chmod(0o755)
+    units = root / "etc" / "systemd" / "system"
+    wanted = units / "multi-user.target.wants"
+    wanted.mkdir(parents=True, exist_ok=True)
+    for unit in _DEBIAN.glob("*.service"):
+        shutil.copyfile(unit, units / unit.name)
+        (wanted / unit.name).symlink_to(f"../{unit.name}")
+    (units / "serial-getty@ttyS0.service").symlink_to("/dev/null")  # the console is the farm's
+
+
+def _write_data(path: Path) -> None:
+    generator = random.Random(_DATA_SEED)
+    with path.open("wb") as file:
+        for _ in range(_DATA_MIB):
+            file.write(generator.randbytes(1 << 20))
+
+
+def _used_mib(root: Path) -> int:
+    """What the files take in a file system, inodes and all, with some room."""
+    sizes = [path.lstat().st_size for path in root.rglob("*")]
+    return int(sum(size + 4096 for size in sizes) * 1.15) >> 20
+
+
+def _mirror() -> str:
+    """The one that this machine's own apt uses."""
+    layout = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    lines = _run(["apt-get", "indextargets", "--no-release-info", "--format", layout], "ask apt for its mirror")
+    for line in lines.splitlines():
+        address, _, place = line.partition(" ")
+        if place == f"{_DEBIAN_SUITE} main":
+            return address
+    raise Failed("farm", f"apt has no source for {_DEBIAN_SUITE} main: add one to /etc/apt/sources.list.d")
+
+
+# ---- the cache
+
+
+def _key(system: str, *made_of: bytes) -> str:
+    parts = [hashlib.sha256(part).hexdigest() for part in made_of]
+    return f"{system}-{hashlib.sha256(f'{disk_image.LAYOUT} {parts}'.encode()).hexdigest()}"
+
+
+def _cached(home: Path, system: str, key: str, fill: Callable[[Path], int]) -> SystemImage:
+    """The image of that key; `fill` fills its root folder and says how many MiB that needs."""
+    cache = home / "cache" / "systems"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / key
+    with _locked(cache / f"{system}.lock"):
+        image = _read(folder, system)
+        if image is None:
+            _make(folder, fill)
+            _remove_oldest(cache, system)
+            image = _read(folder, system)
+    if image is None:
+        raise Failed("farm", f"the system in {folder} does not match its own digest right after it was built")
+    os.utime(folder)
+    return image
+
+
+def _read(folder: Path, system: str) -> SystemImage | None:
+    """The image in `folder` if it is there and undamaged."""
+    try:
+        digest, boot_bytes = (folder / "seal").read_text().split()
+        found = _digest(folder / "disk.raw")
+    except (FileNotFoundError, ValueError):
+        return None
+    return SystemImage(system, folder / "disk.raw", digest, int(boot_bytes)) if found == digest else None
+
+
+def _make(folder: Path, fill: Callable[[Path], int]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="part-") as text:
+        part = Path(text)
+        root = part / "root"
+        (root / "boot" / "grub").mkdir(parents=True)
+        root.chmod(0o755)
+        root_mib = fill(root)
+        made = part / "made"
+        made.mkdir(mode=0o755)
+        disk_image.write_disk(made / "disk.raw", root, root_mib=root_mib)
+        boot_bytes = sum((root / "boot" / name).stat().st_size for name in ("vmlinuz", "initrd"))
+        (made / "seal").write_text(f"{_digest(made / 'disk.raw')} {boot_bytes}\n")
+        shutil.rmtree(folder, ignore_errors=True)  # damaged
+        made.rename(folder)
+
+
+def _remove_oldest(cache: Path, system: str) -> None:
+    folders = sorted(cache.glob(f"{system}-*"), key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-_KEPT]:
+        shutil.rmtree(folder)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run(command: Sequence[str], purpose: str, timeout_s: float = _TOOL_TIMEOUT_S) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed("farm", f"cannot {purpose}: {error}") from None
+    if done.returncode:
+        raise Failed("farm", f"cannot {purpose}: {done.stderr.strip()[-300:]}")
+    return done.stdout
