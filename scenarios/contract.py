@@ -81,6 +81,8 @@ class WriteTimes:
     first_p99_us: float
     second_us: float
     second_p99_us: float
+    began_s: float  # when the observer told it to begin
+    ended_s: float  # when the observer heard that it had ended
     blocks: int  # written twice
     refusal: str  # with what words the disk refused a write and ended the test, or nothing
 

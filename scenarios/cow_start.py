@@ -13,23 +13,20 @@ write at once it is the median guest's figure, but the worst guest's 99th percen
 Not measured: throughput; the base image coming from elsewhere, since it is in the host's page cache.
 
 The proof: blocks are shared with the base, through all layers (for a copy: none is, and all are allocated); the
-base's digest is what it was; the blocks, read from outside when the guest has ended, hold what it wrote last.
+base's digest is what it was; the blocks, read from outside when the guest has ended, hold what it wrote last. Of
+several guests none had ended its writes when another began.
 """
 
-import contextlib
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
-from scenarios import contract, disk_shape
-from scenarios.contract import Beat, Bench, Cell, Disk, Host, Metric, Scenario, Sheet, Unsupported, WriteTimes
+from scenarios import disk_shape, write_test
+from scenarios.contract import Bench, Cell, Disk, Host, Metric, Scenario, Sheet, Unsupported
 from scenarios.parameters import Number, Parameter, Several, Values, number, words
 
 METHODS = ("overlay", "reflink", "copy")
-WRITE_TEST_BLOCKS = 128
-PASSES, BLOCK_BYTES, SECTOR_BYTES = 2, 4096, 512  # of the write test, and of its offset
-TIMEOUT_S = 60.0
+SECTOR_BYTES = 512
 
 
 class CowStart:
@@ -67,61 +64,31 @@ class CowStart:
         nonces = [bench.nonce() for _ in range(number(params, "guests"))]
         made = [host.make_disk(method, disk_shape.shape_of(params)) for _ in nonces]
         disks = [disk for disk, _ in made]
-        told = _write(host, nonces, disks, offset)
-        if refused := next((writes.refusal for writes in told.writes if writes.refusal), ""):
-            raise Unsupported(f"the disk refuses blocks of {BLOCK_BYTES} bytes at an offset of {offset}: {refused}")
+        told = write_test.run(host, nonces, disks, offset)
+        if told.refusal:
+            _remove(disks)
+            raise Unsupported(f"the disk refuses whole blocks at an offset of {offset} bytes: {told.refusal}")
 
         cell.record("create_ms", max(create_s for _, create_s in made) * 1e3)
         _record(cell, told)
-        for nonce, answer, writes in zip(nonces, told.answers, told.writes, strict=True):
-            cell.prove(answer.nonce == nonce, f"a guest answered '{answer.nonce}', not its nonce '{nonce}'")
-            cell.prove(writes.blocks == WRITE_TEST_BLOCKS, f"{writes.blocks} blocks written, not {WRITE_TEST_BLOCKS}")
+        write_test.prove(cell, nonces, told)
 
         def verify() -> None:
             for nonce, disk in zip(nonces, disks, strict=True):
                 cell.evidence(disk.prove_sharing())
-                cell.evidence(disk.prove_written(nonce, WRITE_TEST_BLOCKS, offset))
+                cell.evidence(disk.prove_written(nonce, write_test.BLOCKS, offset))
             cell.evidence(disks[0].prove_base_unchanged())
-            for disk in disks:
-                disk.remove()
+            _remove(disks)
 
         cell.verify_later(verify, deployed=False)
 
 
-@dataclass(frozen=True)
-class Told:
-    """What was seen of guests that ran at once, each list in their order."""
-
-    requested_s: list[float]
-    answers: list[Beat]
-    cpu_s: list[float]
-    read_bytes: list[int]
-    writes: list[WriteTimes]
-    device_bytes: int | None  # written by the host's device meanwhile
+def _remove(disks: Sequence[Disk]) -> None:
+    for disk in disks:
+        disk.remove()
 
 
-def _write(host: Host, nonces: Sequence[str], disks: Sequence[Disk], offset: int) -> Told:
-    """Start a guest with each disk; when all have answered let them write, at once; wait until they have ended."""
-    workload = contract.Workload(write_test_blocks=WRITE_TEST_BLOCKS, write_test_offset=offset)
-    with contextlib.ExitStack() as running:
-        pairs = zip(nonces, disks, strict=True)
-        guests = [running.enter_context(host.guest(nonce=n, disk=disk, workload=workload)) for n, disk in pairs]
-        requested_s = [guest.start() for guest in guests]
-        answers = [guest.first_answer(timeout_s=TIMEOUT_S) for guest in guests]
-        cpu_s = [guest.vmm_cpu_s() for guest in guests]
-        read_bytes = [guest.disk_read_bytes() for guest in guests]
-        before = host.written_bytes()
-        for guest in guests:
-            guest.begin_writes()
-        writes = [guest.write_times(timeout_s=TIMEOUT_S) for guest in guests]
-        for guest in guests:
-            guest.stop()
-        after = host.written_bytes()
-    device_bytes = None if before is None or after is None else after - before
-    return Told(requested_s, answers, cpu_s, read_bytes, writes, device_bytes)
-
-
-def _record(cell: Cell, told: Told) -> None:
+def _record(cell: Cell, told: write_test.Told) -> None:
     first_us = median(writes.first_us for writes in told.writes)
     second_us = median(writes.second_us for writes in told.writes)
     answered = zip(told.requested_s, told.answers, strict=True)
@@ -134,8 +101,7 @@ def _record(cell: Cell, told: Told) -> None:
     cell.record("first_write_p99_us", max(writes.first_p99_us for writes in told.writes))
     cell.record("second_write_p99_us", max(writes.second_p99_us for writes in told.writes))
     if told.device_bytes is not None:
-        written = PASSES * WRITE_TEST_BLOCKS * BLOCK_BYTES * len(told.writes)
-        cell.record("write_amplification", told.device_bytes / written)
+        cell.record("write_amplification", told.device_bytes / told.written_bytes)
 
 
 SCENARIO: Scenario = CowStart()

@@ -31,8 +31,10 @@ class _Heard:
     """What one guest has said: `beats` are the fields of a contract.Beat in their order, but for the nonce."""
 
     beats: list[list[float]] = field(default_factory=list)
-    writes: list[int] | None = None  # first_us, first_p99_us, second_us, second_p99_us, blocks, errno
+    # began_s, ended_s (as seen from here), first_us, first_p99_us, second_us, second_p99_us, blocks, errno
+    writes: list[float] | None = None
     may_write: bool = False
+    began_s: float | None = None  # when it was first told to write
     disk_times: list[list[float]] = field(default_factory=list)  # at_s, read_us, write_us
 
 
@@ -113,7 +115,8 @@ class _Collector:
                 news = len(heard.beats) == 1
             elif kind == _WRITES and len(numbers) == _WRITE_NUMBERS:
                 news = heard.writes is None
-                heard.writes = numbers
+                if heard.writes is None and heard.began_s is not None:
+                    heard.writes = [heard.began_s, at_s, *numbers]
             elif kind == _DISK and len(numbers) == _DISK_NUMBERS:
                 heard.disk_times.append([at_s, *numbers])
                 news = False
@@ -121,7 +124,10 @@ class _Collector:
                 return False
             if news:
                 self.news.notify_all()
-            return heard.may_write and heard.writes is None
+            waits = heard.may_write and heard.writes is None
+            if waits and heard.began_s is None:
+                heard.began_s = time.monotonic()
+            return waits
 
 
 def _arrival_s(ancillary: list[tuple[int, int, bytes]]) -> float:
@@ -223,7 +229,7 @@ def begin_writes(port: int, nonce: str) -> None:
 
 
 @operation
-def write_times(port: int, nonce: str, limit_s: float) -> list[int] | None:
+def write_times(port: int, nonce: str, limit_s: float) -> list[float] | None:
     """The write test's report (see `_Heard`), as soon as it is there; None when not in time."""
     collector = _collector(port)
     with collector.news:

@@ -9,16 +9,13 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from scenarios import boot, cow_start, image_streaming, live_migration, survival, wipe
+from scenarios import boot, cow_start, image_streaming, live_migration, survival
 from scenarios.contract import Failed, Guest
 from scenarios.recipe import DiskSettings, GuestSettings
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers.bench import SessionBench
 from workers.hypervisors import migration
-from workers.volumes.base import BASE_MIB
-from workers.volumes.disks import BaseServer
-from workers.volumes.marked import AgentVolume
 
 pytestmark = pytest.mark.machine
 
@@ -55,76 +52,12 @@ def test_cow_start_is_measured_and_proven_with_every_method(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
-@on_backports
-@pytest.mark.parametrize(
-    "params",
-    [
-        {"guests": 2},
-        {"layers": 3},
-        {"cluster_size_kib": "128", "extended_l2": "yes", "preallocation": "metadata"},
-        {"sectors": "4kn"},
-        {"sectors": "512e", "offset_sectors": 1},
-        {"inside": "ext4"},
-    ],
-    ids=lambda params: "-".join(map(str, params.values())),
-)
-def test_cow_start_is_measured_in_every_shape(lab: Lab, params: dict[str, object]) -> None:
-    sheet = lab.measure(cow_start.SCENARIO, lab.bench(), methods=["overlay"], **params)
-    (outcome,) = outcomes_of(sheet)
-    assert (outcome.outcome, outcome.reason) == ("measured", None)
-    assert set(values_of(sheet)) == {metric.name for metric in cow_start.SCENARIO.metrics}
-    assert lab.guests_left() == []
-
-
-@on_backports
-def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) -> None:
-    params = {"methods": ["copy"], "sectors": "4kn", "offset_sectors": 1}
-    (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
-    assert (outcome.outcome, outcome.fault) == ("unsupported", None)
-    assert "Invalid argument" in (outcome.reason or "")
-
-
 def test_an_image_is_streamed_while_its_guest_runs(lab: Lab) -> None:
     sheet = lab.measure(image_streaming.SCENARIO, lab.bench())
     (outcome,) = outcomes_of(sheet)
     assert (outcome.outcome, outcome.reason, len(outcome.evidence)) == ("measured", None, 3)
     assert set(values_of(sheet)) == {metric.name for metric in image_streaming.SCENARIO.metrics}
     assert lab.guests_left() == []
-
-
-@on_backports
-def test_an_image_that_came_from_elsewhere_is_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BaseServer, "served_mib", lambda server: 3.0)
-    sheet = lab.measure(image_streaming.SCENARIO, lab.bench(), bandwidth_mib_s=64)
-    (outcome,) = outcomes_of(sheet)
-    assert (outcome.outcome, outcome.reason) == ("failed", f"3.0 MiB served of an image of {BASE_MIB} MiB")
-    assert not any(sample.valid for sample in sheet.samples())
-
-
-@on_backports
-def test_every_way_to_wipe_is_measured_and_proven(lab: Lab) -> None:
-    sheet = lab.measure(wipe.SCENARIO, lab.bench(), volume_mib=16)
-    outcomes = outcomes_of(sheet)
-    assert {o.params["method"] for o in outcomes} == set(wipe.METHODS)
-    assert [(o.outcome, o.reason, len(o.evidence)) for o in outcomes] == [("measured", None, 2)] * len(wipe.METHODS)
-    assert len(sheet.samples()) == len(wipe.METHODS) * len(wipe.SCENARIO.metrics)
-
-
-@on_backports
-@pytest.mark.parametrize(
-    ("really", "reason"), [(None, "sectors can still be read"), ("punch_hole", "dd claims to erase")]
-)
-def test_a_wipe_that_is_none_is_void(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch, really: str | None, reason: str
-) -> None:
-    honest = AgentVolume.wipe
-    monkeypatch.setattr(AgentVolume, "wipe", lambda volume, method: honest(volume, really) if really else 0.1)
-    sheet = lab.measure(wipe.SCENARIO, lab.bench(), methods=["dd"], volume_mib=4)
-    (outcome,) = outcomes_of(sheet)
-    assert outcome.outcome == "failed"
-    assert reason in (outcome.reason or "")
-    assert sheet.samples()
-    assert not any(sample.valid for sample in sheet.samples())
 
 
 def test_a_guest_that_does_not_come_up_is_the_stacks_fault(lab: Lab) -> None:

@@ -504,9 +504,18 @@ class QemuGuest:
 
     def write_times(self, *, timeout_s: float) -> WriteTimes:
         heard = self._hear("write_times", timeout_s, "did not end its write test")
-        first_us, first_p99_us, second_us, second_p99_us, blocks, error = heard
-        refusal = os.strerror(int(error)) if error else ""
-        return WriteTimes(first_us, first_p99_us, second_us, second_p99_us, int(blocks), refusal)
+        began_s, ended_s, *times_us, blocks, error = heard
+        first_us, first_p99_us, second_us, second_p99_us = times_us
+        return WriteTimes(
+            first_us=first_us,
+            first_p99_us=first_p99_us,
+            second_us=second_us,
+            second_p99_us=second_p99_us,
+            began_s=began_s,
+            ended_s=ended_s,
+            blocks=int(blocks),
+            refusal=os.strerror(int(error)) if error else "",
+        )
 
     def disk_times(self, since_s: float, until_s: float) -> Sequence[DiskTime]:
         heard = self.cluster.observe("disk_times", nonce=self.nonce, since_s=since_s, until_s=until_s)
