@@ -368,6 +368,9 @@ class Host(Protocol):
     def written_bytes(self) -> int | None:
         """Bytes ever written to the device under its disks, by anybody; None where the host does not tell."""
 
+    def sent_bytes(self) -> int | None:
+        """Bytes ever sent over its link to the test network, by anybody; None where the host does not tell."""
+
 
 UploadStyle = Literal["slo", "dlo", "s3"]
 PlacedBy = Literal["hash", "ring"]

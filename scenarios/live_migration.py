@@ -10,8 +10,8 @@ the guest see, and the longer of the two), how many times longer that is than wh
 (`blackout_per_downtime`), the pause as the guest felt it (`guest_stall_ms`: the longest gap of a 1 ms ticker, and
 what the guest's clock hid of it, as its machine's real-time clock shows), how far the three tales are apart
 (`downtime_disagreement`: longest ÷ shortest), the work that the guest lost from the request until it worked as
-before (`brownout_ms`, in ms of its full work), the memory sent and the passes over it (`sent_mib`, `passes`), and
-the CPU time of the receiving QEMU (`qemu_cpu_s`).
+before (`brownout_ms`, in ms of its full work), the memory sent and the passes over it (`sent_mib`, `passes`), all
+that went over the source's link (`wire_mib`), and the CPU time of the receiving QEMU (`qemu_cpu_s`).
 
 Not measured: what the guest's work loses when it is not memory but disk or network that it works on.
 
@@ -43,6 +43,7 @@ class LiveMigration:
         Metric("downtime_disagreement", "ratio", "lower", 0.5, "Longest told of the pause ÷ shortest", judged=False),
         Metric("brownout_ms", "ms", "lower", 0.5, "Work lost, in time of full work", judged=False),
         Metric("sent_mib", "MiB", "lower", 0.25, "Memory sent", judged=False),
+        Metric("wire_mib", "MiB", "lower", 0.25, "Sent over the source's link", judged=False),
         Metric("passes", "passes", "lower", 0.5, "Passes over the memory", judged=False),
         Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMU", judged=False),
     )
@@ -65,8 +66,9 @@ class LiveMigration:
         workload = workload_of(params)
         guest = working_guest(bench, source, disk, workload)
 
+        sent_before = source.sent_bytes()
         report = guest.migrate(target, timeout_s=TIMEOUT_S, style=style_of(params), disk=copied_to)
-        cpu_s = guest.vmm_cpu_s()
+        cpu_s, sent_after = guest.vmm_cpu_s(), source.sent_bytes()
         if copied_to:
             disk.remove()  # nobody needs it any more: what follows is proven without it
         bench.pause_s(SETTLE_S)
@@ -83,6 +85,8 @@ class LiveMigration:
             cell.record("blackout_per_downtime", blackout_ms / max(report.downtime_ms, 1.0))
         if report.sent_mib is not None:
             cell.record("sent_mib", report.sent_mib)
+        if sent_before is not None and sent_after is not None:
+            cell.record("wire_mib", (sent_after - sent_before) / (1 << 20))
         if report.passes is not None:
             cell.record("passes", report.passes)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scenarios import evacuation, link_cut, live_migration, migration_conflicts
+from scenarios.contract import WorkNotProven
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 
@@ -111,3 +112,18 @@ def test_moves_in_each_others_way_leave_all_guests_whole(
     )
     assert ("serial_makespan_s" in values) == (case == "shared-link")
     assert lab.guests_left() == []
+
+
+def test_a_link_that_was_not_cut_all_the_while_proves_nothing(lab: Lab) -> None:
+    """As if a host's own monitor had put it up again."""
+    host = lab.bench().hosts[0]
+    agent = next(link.agent for link in lab.qemu.links if link.name == host.name)
+    speak = f"import socket; socket.socket().connect_ex(('{lab.hosts.observer.address}', 1))"
+
+    def meddle() -> None:
+        with host.link_cut(limit_s=60):
+            agent.run(["ip", "link", "set", "eth0", "up"], timeout_s=10)
+            agent.run(["/usr/bin/python3", "-c", speak], timeout_s=10)
+
+    with pytest.raises(WorkNotProven, match="went over the link of h1 while it was cut"):
+        meddle()

@@ -1,7 +1,7 @@
-"""Harm done to a host's own link, on purpose and for a while: operations of its agent.
+"""A host's own link, what it carries and what harm is done to it on purpose: operations of its agent.
 
-Each is a process that undoes it as soon as its standard input closes, or after a limit: when the session, the agent
-or the observer is killed, the link comes back all the same. What even that leaves, whoever brings the cluster up mends.
+Each harm is a process that undoes it as soon as its standard input closes, or after a limit: when the session or the
+agent is killed, the link comes back all the same. What even that leaves, whoever brings the cluster up mends.
 """
 
 import subprocess
@@ -39,13 +39,19 @@ def cap(interface: str, mib_s: int, limit_s: float) -> None:
 
 
 @operation
+def sent_bytes(interface: str) -> int:
+    """What the interface has sent so far."""
+    return _counters(interface)[1]
+
+
+@operation
 def mend(interface: str) -> int:
     """Undo what was done; returns how many bytes went over the interface meanwhile.
 
     Raises WorkNotProven where it came back by itself before.
     """
     harm = _harms.pop(interface)
-    bytes_after = _bytes_over(interface)
+    bytes_after = sum(_counters(interface))
     early = harm.process.poll() is not None
     try:
         harm.process.communicate(timeout=_UNDO_TIMEOUT_S)
@@ -71,10 +77,11 @@ def _begin(interface: str, do: str, undo: str, limit_s: float) -> None:
     if process.stdout.readline() != b"done\n":
         process.communicate(timeout=_UNDO_TIMEOUT_S)
         raise Failed("farm", f"'{do}' ended with {process.returncode}")
-    _harms[interface] = _Harm(process, _bytes_over(interface))
+    _harms[interface] = _Harm(process, sum(_counters(interface)))
 
 
-def _bytes_over(interface: str) -> int:
+def _counters(interface: str) -> tuple[int, int]:
+    """Bytes received and sent so far."""
     lines = (line.partition(":") for line in Path("/proc/net/dev").read_text().splitlines())
     counters = next(told.split() for name, _, told in lines if name.strip() == interface)
-    return int(counters[_RECEIVED]) + int(counters[_SENT])
+    return int(counters[_RECEIVED]), int(counters[_SENT])

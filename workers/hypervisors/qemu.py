@@ -281,6 +281,12 @@ class QemuHost:
         answer = self.link.agent.call("volumes.device.written_bytes", timeout_s=_CALL_TIMEOUT_S, folder=folder)
         return None if answer is None else int(answer)
 
+    def sent_bytes(self) -> int | None:
+        wire = self.link.host.wire
+        if wire is None:
+            return None
+        return int(self.link.agent.call("hosts.wire.sent_bytes", timeout_s=_CALL_TIMEOUT_S, interface=wire))
+
     @contextlib.contextmanager
     def serve_base(self) -> Iterator[ServedBase]:
         host, agent, base = self.link.host, self.link.agent, self.link.base

@@ -111,3 +111,12 @@ def test_the_target_host_has_the_disk_where_it_was_copied_to() -> None:
     for there, wanted in ((None, "/here/g.raw"), (Path("/there/g.raw"), "/there/g.raw")):
         moved = ET.fromstring(as_taken_over(domain_xml(machine), Path("/elsewhere/g.log"), "/opt/qemu", there))
         assert [source.get("file") for source in moved.iterfind("devices/disk/source")] == [wanted]
+
+
+def test_memory_that_is_set_aside_is_allocated_at_once() -> None:
+    backing = ET.fromstring(domain_xml(replace(PLAIN, reserved=True))).find("memoryBacking")
+    assert backing is not None
+    assert [(element.tag, element.attrib) for element in backing] == [
+        ("source", {"type": "file"}),
+        ("allocation", {"mode": "immediate"}),
+    ]
