@@ -188,7 +188,7 @@ class DiskShape:
     preallocation: str = "off"  # or metadata, falloc, full
     logical_sector: int = 512
     physical_sector: int = 512
-    inside: str = "none"  # or ext4, xfs
+    inside: str = "none"  # or ext4, xfs, btrfs
 
 
 class Disk(Protocol):

@@ -12,7 +12,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Choice("extended_l2", "no", ("no", "yes"), "an overlay's clusters are copied in 32 parts"),
     Choice("preallocation", "off", ("off", "metadata", "falloc", "full"), "of an overlay"),
     Choice("sectors", "512n", tuple(_SECTORS), "the disk's logical and physical sectors"),
-    Choice("inside", "none", ("none", "ext4", "xfs"), "a file system in a file, which all disks lie on"),
+    Choice("inside", "none", ("none", "ext4", "xfs", "btrfs"), "a file system in a file, which all disks lie on"),
 )
 
 

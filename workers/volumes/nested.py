@@ -16,6 +16,7 @@ _TOOL_TIMEOUT_S = 60
 # all of it made at once: what the kernel would write later, in the background, is no guest's writing
 _MAKE = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-N", "4096", "-E", "lazy_itable_init=0,lazy_journal_init=0"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
 }
 
