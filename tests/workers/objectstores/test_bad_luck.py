@@ -67,6 +67,27 @@ def test_a_busy_store_is_asked_again_but_not_for_ever(bed: Bed, repository: Depl
         assert store.read_back_digest("later") == store.payload_digest(8)
 
 
+LATE = """
+class Odd:
+    'What is read through a listing looks shorter for a while.'
+    def __init__(self, app): self.app, self.left = app, 3
+    def __call__(self, environ, start_response):
+        def start(status, headers, *more):
+            if environ['REQUEST_METHOD'] == 'HEAD' and self.left > 0:
+                self.left -= 1
+                headers = [(k, '4096' if k.lower() == 'content-length' else v) for k, v in headers]
+            return start_response(status, headers, *more)
+        return self.app(environ, start)
+"""
+
+
+def test_a_dynamic_large_object_is_there_when_its_listing_is(bed: Bed, repository: DeploymentRepository) -> None:
+    with bed.deploy(build_with(repository, LATE)) as late:
+        store = SwiftStore(late, bed.observer, bed.payload)
+        store.upload_segments("late", size_mib=8, segment_mib=4, parallel=2, style="dlo")
+        assert store.read_back_digest("late") == store.payload_digest(8)
+
+
 def test_a_disk_that_fills_is_named_and_harms_one_upload_only(bed: Bed, repository: DeploymentRepository) -> None:
     # Swift itself shuns a disk that was full, for a minute unless told otherwise
     soon = "[swift]\nreplicas = 4\n[swift.proxy]\nerror_suppression_interval = 0.1\n"

@@ -76,7 +76,7 @@ def test_an_object_that_reads_back_differently_voids_its_samples(bed: Bed, repos
     build = build_of(repository, recipe(rest=LIAR_PART), **{"liar/liar.py": LIAR})
     with bed.deploy(build) as lying:
         sheet = measured(SwiftStore(lying, bed.observer, bed.payload))
-    assert [sample.valid for sample in sheet.samples()] == [False] * 13
+    assert [sample.valid for sample in sheet.samples()] == [False] * 14
     assert all("reads back with SHA-256" in str(outcome.reason) for outcome in sheet.outcomes())
 
 
