@@ -56,8 +56,8 @@ class Boot:
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         host, system = bench.hosts[0], _system(params)
         # a stack's own small guest is what its series show; another system is a series of its own
-        image = {"image": host.system_digest(system)[:16]} if system.name != "small" else {}
-        with sheet.cell(hosts={"host": host.name}, **image) as cell:
+        known = {"digest": host.system_digest(system)[:16]} if system.name != "small" else {}
+        with sheet.cell(hosts={"host": host.name}, **known) as cell:
             self._measure(bench, cell, host, system, params)
 
     def _measure(self, bench: Bench, cell: Cell, host: Host, system: System, params: Values) -> None:

@@ -160,6 +160,14 @@ class System:
 
 
 @dataclass(frozen=True)
+class FetchReport:
+    """An image that came to a host over the network, and lies on its disk."""
+
+    took_s: float
+    mib: float
+
+
+@dataclass(frozen=True)
 class Stages:
     """When a guest's boot reached each stage, as far as anybody could see it: None where nobody could."""
 
@@ -229,6 +237,12 @@ class Guest(Protocol):
     """A virtual machine of ours. Leaving the `with` removes it from whichever host it is on."""
 
     name: str
+
+    def fetch(self) -> FetchReport:
+        """Bring a copy of its own of what it boots from to its host over the test network, before it starts."""
+
+    def prove_fetched(self) -> str:
+        """What it boots from is that copy, and has the original's digest; raises WorkNotProven."""
 
     def make_cold(self) -> None:
         """Drop what it boots from out of its host's page cache; raises WorkNotProven where a page stays."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios import boot, boot_many
+from scenarios import boot, boot_many, image_fetch
 from scenarios.contract import Hardware, WorkNotProven
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
@@ -76,7 +76,7 @@ def test_a_debian_answers_as_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     sheet = lab.measure(boot.SCENARIO, lab.bench(), guest="debian", firmware="seabios")
     (outcome,) = outcomes_of(sheet)
     assert (outcome.outcome, outcome.reason) == ("measured", None)
-    assert len(outcome.params["image"]) == 16  # another image, another series
+    assert len(outcome.params["digest"]) == 16  # another image, another series
     assert {"kernel_ms", "userspace_ms", "answer_ms"} <= set(values_of(sheet))
     assert lab.guests_left() == []
 
@@ -87,3 +87,26 @@ def test_a_debian_answers_as_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -
 def test_what_a_system_cannot_be_booted_with_is_nobodys_fault(lab: Lab, params: dict[str, object]) -> None:
     (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), **params))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason
+
+
+def test_a_guest_boots_from_an_image_that_was_fetched_first(lab: Lab) -> None:
+    sheet = lab.measure(image_fetch.SCENARIO, lab.bench())
+    assert [(o.outcome, o.reason) for o in outcomes_of(sheet)] == [("measured", None)] * 2
+    values = {(sample.params["image"], sample.metric): sample.value for sample in sheet.samples()}
+    assert 0 < values["fetched", "fetch_ms"] < values["fetched", "answer_ms"]
+    assert ("preinstalled", "fetch_ms") not in values
+    assert lab.guests_left() == []
+
+
+def test_an_image_that_changed_on_its_way_proves_nothing(lab: Lab) -> None:
+    (link,) = lab.qemu.links
+    with lab.bench().hosts[0].guest(nonce="n") as guest:
+        with pytest.raises(WorkNotProven, match="what its host had"):
+            guest.prove_fetched()
+        guest.fetch()
+        assert "fetched and booted" in guest.prove_fetched()
+        copy = str(lab.qemu.work_dir(link.host) / f"{guest.name}.initrd")
+        link.agent.call("basics.write_chunk", timeout_s=10, path=copy, offset=9, content="AAAA", mode=0o444)
+        with pytest.raises(WorkNotProven, match="not what was served"):
+            guest.prove_fetched()
+    assert link.agent.call("basics.sha256_of_file", timeout_s=10, path=copy) is None

@@ -23,6 +23,7 @@ from scenarios.contract import (
     DiskShape,
     DiskTime,
     Failed,
+    FetchReport,
     Hardware,
     MarkedVolume,
     MigrationReport,
@@ -41,19 +42,18 @@ from workers.agent import AgentLink
 from workers.guest_image import build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration, streaming
+from workers.hypervisors.boot_source import BootSource
 from workers.hypervisors.calls import ask, find, is_gone
 from workers.hypervisors.domain import (
     DISK_TARGET,
     DiskImage,
-    FirmwareBoot,
-    KernelBoot,
     Machine,
     as_taken_over,
     command_line,
     domain_xml,
 )
 from workers.hypervisors.events import FirstRuns, listen
-from workers.hypervisors.systems import Systems, least_memory_mib, require_uefi
+from workers.hypervisors.systems import Systems, least_memory_mib
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 from workers.volumes.marked import AgentVolume
@@ -356,9 +356,15 @@ class QemuGuest:
         self._workload = workload
         self._reserved = reserved
         self._link = host.link
-        self._firmware = system.firmware
-        self._system = self.cluster.systems.get(system, host.revision.guest)
-        self._boot: KernelBoot | FirmwareBoot | None = None
+        self._source = BootSource(
+            guest=self.name,
+            host=host.link.host,
+            agent=host.link.agent,
+            folder=self.cluster.work_dir(host.link.host),
+            system=system,
+            sent=self.cluster.systems.get(system, host.revision.guest),
+            settings=host.revision.disk,
+        )
         self._domain: libvirt.virDomain | None = None
         self._requested_s: float | None = None
         self._running_s: float | None = None
@@ -374,28 +380,7 @@ class QemuGuest:
 
     def prepare(self) -> None:
         self.cluster.observe("expect", nonce=self.nonce)
-        self._boot = self._make_boot()
-
-    def _make_boot(self) -> KernelBoot | FirmwareBoot:
-        """What it boots from: the kernel, or an overlay of the system's disk of its own."""
-        if self._firmware == "none":
-            return KernelBoot(*self._system.files)
-        agent, host = self._link.agent, self._link.host
-        uefi = require_uefi(agent, _CALL_TIMEOUT_S) if self._firmware == "ovmf" else None
-        overlay = self.cluster.work_dir(host) / f"{self.name}.qcow2"
-        agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(overlay.parent), uid=host.guest_uid)
-        agent.call(
-            "volumes.overlay.create",
-            timeout_s=_CALL_TIMEOUT_S,
-            base=str(self._system.files[0]),
-            base_format="raw",
-            target=str(overlay),
-            uid=host.guest_uid,
-            cluster_size_kib=self._revision.disk.cluster_size_kib,
-            extended_l2=False,
-            preallocation="off",
-        )
-        return FirmwareBoot(DiskImage(overlay, "qcow2"), uefi)
+        self._source.prepare()
 
     def xml(self) -> str:
         """The domain as `start` hands it to libvirt."""
@@ -415,19 +400,17 @@ class QemuGuest:
         self._running_s = self.cluster.now_s()
         return self._requested_s
 
+    def fetch(self) -> FetchReport:
+        return self._source.fetch(self.cluster.observer, self.cluster.cluster.observer.address)
+
+    def prove_fetched(self) -> str:
+        return self._source.prove_fetched(self.cluster.observer)
+
     def make_cold(self) -> None:
-        paths = [str(file) for file in self._system.files]
-        self._link.agent.call("page_cache.evict", timeout_s=_CALL_TIMEOUT_S, paths=paths)
+        self._source.make_cold()
 
     def prove_cold(self) -> float:
-        read = self._link.agent.call(
-            "page_cache.prove_read",
-            timeout_s=_CALL_TIMEOUT_S,
-            paths=[str(file) for file in self._system.files],
-            guest=self.name,
-            least=self._system.least_read_bytes,
-        )
-        return float(read) / (1 << 20)
+        return self._source.prove_cold()
 
     def stop(self) -> None:
         self._destroy(self._link)
@@ -443,9 +426,7 @@ class QemuGuest:
             for link in self.cluster.links:
                 path = str(link.host.console_dir / f"{self.name}.log")
                 steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
-            if isinstance(self._boot, FirmwareBoot):
-                overlay = str(self._boot.disk.path)
-                steps.callback(self._link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=overlay)
+            steps.callback(self._source.remove)
             steps.callback(self._wait_until_gone)
             for link in self.cluster.links:
                 steps.callback(self._destroy, link)
@@ -639,12 +620,12 @@ class QemuGuest:
 
     def _machine(self) -> Machine:
         host, revision = self._link.host, self._revision
-        if self._boot is None:
+        if self._source.boot is None:
             raise Failed("farm", f"guest {self.name} is not prepared")
         return Machine(
             name=self.name,
             emulator=host.emulator,
-            boot=self._boot,
+            boot=self._source.boot,
             command_line=command_line(
                 nonce=self.nonce,
                 address=self.address,
@@ -652,7 +633,7 @@ class QemuGuest:
                 workload=self._workload,
                 has_disk=self._disk is not None,
                 extra=revision.guest.kernel_arguments,
-                ours=self._system.our_arguments,
+                ours=self._source.sent.our_arguments,
             ),
             bridge=host.bridge,
             console=self._console_path(),

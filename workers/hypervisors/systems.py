@@ -1,6 +1,6 @@
 """What a session's guests boot from, at the same path on all hosts of the cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class SentSystem:
     """An image on the hosts: a kernel with its initramfs, or a disk."""
 
     digest: str
+    sources: tuple[Path, ...]  # on the worker's machine
     files: tuple[Path, ...]
     least_read_bytes: int  # by a boot that finds nothing in the page cache
     our_arguments: str = BOOT_ARGUMENTS  # of its kernel's command line
@@ -47,8 +48,8 @@ class Systems:
     def _send_system(self, system: System, guest: GuestSettings) -> SentSystem:
         if system.name == "small" and system.firmware == "none":
             image = build_guest_image(self._home, guest.extra_modules)
-            files = self._send(image.digest, {"vmlinux": image.kernel, "initrd": image.initrd})
-            return SentSystem(image.digest, files, _KERNEL_BYTES)
+            sources = (image.kernel, image.initrd)
+            return SentSystem(image.digest, sources, self._send(image.digest, sources), _KERNEL_BYTES)
         if system.firmware == "none":
             raise Unsupported(f"the system '{system.name}' is booted by firmware, from its disk")
         if system.name == "small":
@@ -56,13 +57,13 @@ class Systems:
         return self._send_disk(debian_system(self._home), our_arguments="")
 
     def _send_disk(self, image: SystemImage, our_arguments: str = BOOT_ARGUMENTS) -> SentSystem:
-        files = self._send(image.digest, {"disk.raw": image.disk})
-        return SentSystem(image.digest, files, image.boot_bytes, our_arguments)
+        files = self._send(image.digest, (image.disk,))
+        return SentSystem(image.digest, (image.disk,), files, image.boot_bytes, our_arguments)
 
-    def _send(self, digest: str, files: Mapping[str, Path]) -> tuple[Path, ...]:
-        sent = {name: self._folder / digest / name for name in files}
-        for name, file in files.items():
-            self._agent.send_file(file, sent[name], timeout_s=_SEND_TIMEOUT_S)
+    def _send(self, digest: str, sources: Sequence[Path]) -> tuple[Path, ...]:
+        sent = tuple(self._folder / digest / source.name for source in sources)
+        for source, target in zip(sources, sent, strict=True):
+            self._agent.send_file(source, target, timeout_s=_SEND_TIMEOUT_S)
         used = sorted({digest, *(system.digest for system in self._sent.values())})
         self._agent.call(
             "hypervisors.images.trim",
@@ -71,7 +72,7 @@ class Systems:
             used=used,
             most=_KEPT_IMAGES,
         )
-        return tuple(sent.values())
+        return sent
 
 
 def require_uefi(agent: AgentLink, timeout_s: float) -> Path:

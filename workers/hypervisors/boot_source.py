@@ -1,0 +1,124 @@
+"""What one guest boots from on its host: the session's image of its system, or a copy that it fetched itself."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scenarios.contract import FetchReport, System, WorkNotProven
+from scenarios.recipe import DiskSettings
+from workers.agent import AgentLink
+from workers.hosts.base import Host
+from workers.hypervisors.domain import DiskImage, FirmwareBoot, KernelBoot
+from workers.hypervisors.systems import SentSystem, require_uefi
+
+_CALL_TIMEOUT_S = 30.0
+_FETCH_TIMEOUT_S = 600.0
+
+
+@dataclass
+class BootSource:
+    """Its files carry the guest's name and lie in the session's folder, which the sweep knows."""
+
+    guest: str
+    host: Host
+    agent: AgentLink
+    folder: Path
+    system: System
+    sent: SentSystem
+    settings: DiskSettings
+    files: tuple[Path, ...] = ()
+    boot: KernelBoot | FirmwareBoot | None = None
+    made: list[Path] = field(default_factory=list)
+
+    def prepare(self) -> None:
+        """Raises Unsupported where the host lacks the firmware."""
+        self._boot_from(self.sent.files)
+
+    def fetch(self, observer: AgentLink, address: str) -> FetchReport:
+        """Boot from a copy that the observer, at this address, serves to the host over the test network."""
+        copies = tuple(self.folder / f"{self.guest}.{source.name}" for source in self.sent.sources)
+        self.made += copies
+        sources = [str(source) for source in self.sent.sources]
+        port = observer.call("image_server.start", timeout_s=_CALL_TIMEOUT_S, address=address, files=sources)
+        started_s = time.monotonic()
+        try:
+            fetched = [self._fetch(address, port, number, copy) for number, copy in enumerate(copies)]
+            took_s = time.monotonic() - started_s
+        finally:
+            observer.call("image_server.stop", timeout_s=_CALL_TIMEOUT_S, port=port)
+        self._boot_from(copies)
+        return FetchReport(took_s, sum(fetched) / (1 << 20))
+
+    def prove_fetched(self, observer: AgentLink) -> str:
+        if self.files == self.sent.files:
+            raise WorkNotProven(f"guest {self.guest} boots from what its host had")
+        for source, copy in zip(self.sent.sources, self.files, strict=True):
+            wanted, found = _digest(observer, source), _digest(self.agent, copy)
+            if wanted is None or found != wanted:
+                raise WorkNotProven(f"{copy.name} is not what was served: its SHA-256 is {found}, not {wanted}")
+        return (
+            f"fetched and booted with the digest they were served with: {', '.join(copy.name for copy in self.files)}"
+        )
+
+    def make_cold(self) -> None:
+        paths = [str(file) for file in self.files]
+        self.agent.call("page_cache.evict", timeout_s=_CALL_TIMEOUT_S, paths=paths)
+
+    def prove_cold(self) -> float:
+        read = self.agent.call(
+            "page_cache.prove_read",
+            timeout_s=_CALL_TIMEOUT_S,
+            paths=[str(file) for file in self.files],
+            guest=self.guest,
+            least=self.sent.least_read_bytes,
+        )
+        return float(read) / (1 << 20)
+
+    def remove(self) -> None:
+        """Harmless when all is gone."""
+        for path in self.made:
+            self.agent.call("volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=str(path))
+
+    def _boot_from(self, files: tuple[Path, ...]) -> None:
+        self.files = files
+        if self.system.firmware == "none":
+            self.boot = KernelBoot(*files)
+            return
+        uefi = require_uefi(self.agent, _CALL_TIMEOUT_S) if self.system.firmware == "ovmf" else None
+        self.boot = FirmwareBoot(DiskImage(self._overlay(files[0]), "qcow2"), uefi)
+
+    def _overlay(self, disk: Path) -> Path:
+        """A disk of the guest's own over the system's."""
+        overlay, uid = self.folder / f"{self.guest}.system.qcow2", self.host.guest_uid
+        self.made.append(overlay)
+        self.agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(self.folder), uid=uid)
+        self.agent.call(
+            "volumes.overlay.create",
+            timeout_s=_CALL_TIMEOUT_S,
+            base=str(disk),
+            base_format="raw",
+            target=str(overlay),
+            uid=uid,
+            cluster_size_kib=self.settings.cluster_size_kib,
+            extended_l2=False,
+            preallocation="off",
+        )
+        return overlay
+
+    def _fetch(self, address: str, port: int, number: int, copy: Path) -> int:
+        self.agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(self.folder), uid=self.host.guest_uid)
+        return int(
+            self.agent.call(
+                "image_server.fetch",
+                timeout_s=_FETCH_TIMEOUT_S,
+                address=address,
+                port=port,
+                number=number,
+                target=str(copy),
+            )
+        )
+
+
+def _digest(agent: AgentLink, path: Path) -> str | None:
+    found = agent.call("basics.sha256_of_file", timeout_s=_FETCH_TIMEOUT_S, path=str(path))
+    return None if found is None else str(found)
