@@ -520,7 +520,7 @@ class Bench(Protocol):
     def pause_s(self, seconds: float) -> None: ...
 
     def keep(self, resource: AbstractContextManager[Guest]) -> Guest:
-        """Enter the guest now and leave it when the round has been verified (for `verify_later`)."""
+        """Enter the guest now and leave it when what `verify_later` was given is done: before another scenario."""
 
 
 class Scenario(Protocol):

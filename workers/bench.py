@@ -18,6 +18,7 @@ class SessionBench:
         self.store = store
         self._now_s = now_s
         self._kept = contextlib.ExitStack()
+        self.keeps_guests = False
 
     def __enter__(self) -> "SessionBench":
         return self
@@ -35,8 +36,10 @@ class SessionBench:
         time.sleep(seconds)
 
     def keep(self, resource: contextlib.AbstractContextManager[Guest]) -> Guest:
+        self.keeps_guests = True
         return self._kept.enter_context(resource)
 
     def release(self) -> None:
-        """Leave all kept guests: the round has been verified."""
+        """Leave all kept guests: what they were kept for has been verified."""
         self._kept.close()
+        self.keeps_guests = False

@@ -270,6 +270,7 @@ class _Run:
         self._finish_round()
         bench = SessionBench(hosts, store, self.hypervisors.now_s)
         for scenario in self._in_turn(place):
+            self._end_kept_guests(bench, sheets)
             self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
             sheet = _sheet(scenario, place)
             with self._spending("measure"), self._watching_the_observer(scenario.name):
@@ -279,6 +280,13 @@ class _Run:
         self.unfinished = bench, Verification(sheets)
         with self._spending("verify"):
             self.unfinished[1].wait_for_deployed()
+
+    def _end_kept_guests(self, bench: SessionBench, sheets: list[RoundSheet]) -> None:
+        """What guests do that are kept for their checks must not disturb the next scenario: check them now."""
+        if bench.keeps_guests:
+            with self._spending("verify"):
+                Verification(sheets).wait()
+                bench.release()
 
     def _in_turn(self, place: Place) -> list[PlannedScenario]:
         """The scenarios in their order; a scenario's own cells in an order drawn anew for each deployment."""

@@ -57,8 +57,9 @@ class OpenCell:
         self.lines.append(text)
 
     def verify(self, deployed: bool) -> None:
-        """Run the deferred checks that need the deployment, or those that do not, up to the first that fails."""
-        for check in self.checks[deployed]:
+        """Run, once, the deferred checks that need the deployment, or those that do not, up to the first that fails."""
+        checks, self.checks[deployed] = self.checks[deployed], []
+        for check in checks:
             if self.error is not None:
                 return
             try:

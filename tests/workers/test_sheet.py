@@ -90,6 +90,16 @@ def test_a_deployment_is_waited_for_only_by_the_checks_that_need_it() -> None:
     assert told == ["needs it", "does not"]
 
 
+def test_what_was_verified_before_the_next_scenario_is_not_verified_again() -> None:
+    page, told = sheet(), list[str]()
+    with page.cell(hosts={}) as cell:
+        cell.verify_later(lambda: told.append("needs it"))
+        cell.verify_later(lambda: told.append("does not"), deployed=False)
+    Verification([page]).wait()
+    Verification([page]).wait()
+    assert sorted(told) == ["does not", "needs it"]
+
+
 def test_an_error_of_our_own_while_verifying_is_the_farms_fault_and_not_lost() -> None:
     page = sheet()
     with page.cell(hosts={}) as cell:
