@@ -23,7 +23,7 @@ serve: setup
 	@exec $(BIN)/farm up --attach
 
 test: check
-	@./setup.sh --browser
+	@./setup.sh --tests
 	@exec $(BIN)/python -m pytest
 
 check: setup

@@ -15,7 +15,7 @@ SYSTEM_PACKAGES="qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver
  libvirt-dev libevent-2.1-7 pkg-config gcc libc6-dev python3 python3-dev python3-venv bubblewrap lz4
  mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin ovmf mtools dosfstools
  xfsprogs e2fsprogs btrfs-progs iproute2 util-linux procps git openssh-client"
-BROWSER_PACKAGES="chromium"            # the tests look at the pages
+TEST_PACKAGES="chromium busybox-static"   # the tests look at the pages, and boot an operator's guest
 # unpacked beside the system: as packages they would start services of their own
 UNPACKED_PACKAGES="memcached"
 BACKPORTS_PACKAGES="qemu-system-x86 qemu-system-common qemu-system-data qemu-block-extra qemu-utils seabios
@@ -142,7 +142,7 @@ software=$FARM_HOME/cache/software
 exec 9>"$FARM_HOME/log/setup.lock"
 flock -w 900 9 || fail "another set-up holds $FARM_HOME/log/setup.lock for 15 minutes: end it, then run again"
 install_packages $SYSTEM_PACKAGES
-[ "${1:-}" != --browser ] || install_packages $BROWSER_PACKAGES
+[ "${1:-}" != --tests ] || install_packages $TEST_PACKAGES
 unpack_memcached
 unpack_backports
 unpack_guest_kernel

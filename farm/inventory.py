@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scenarios.crossing import PlannedCluster, PlannedHost
+from scenarios.crossing import PlannedCluster, PlannedGuest, PlannedHost
 from scenarios.strict import BadData, read_toml
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -60,6 +60,7 @@ class Cluster:
     """One donated cluster. `machine` names the physical machine where clusters share one: they then take turns.
 
     `fidelity = "hardware"` promises real machines: a session that finds a virtual one fails, by fault of the donor.
+    `guest` is an image of the operator's own, for the scenario `operator_guest`.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Cluster:
     publish: bool
     machine: str = ""
     fidelity: Literal["hardware"] | None = None
+    guest: PlannedGuest | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -98,6 +100,7 @@ class Cluster:
             storage_disks=self.storage.disks,
             storage_disk_mib=self.storage.disk_mib,
             fidelity=self.fidelity,
+            guest=self.guest,
         )
 
 

@@ -155,8 +155,17 @@ class System:
     `firmware`: "none" gives the hypervisor the kernel directly; otherwise that firmware boots GRUB from the disk.
     """
 
-    name: Literal["small", "debian"] = "small"
+    name: Literal["small", "debian", "operator"] = "small"
     firmware: Literal["none", "seabios", "ovmf"] = "none"
+
+
+@dataclass(frozen=True)
+class OperatorGuest:
+    """What the cluster's inventory file says of the operator's own guest image."""
+
+    firmware: Literal["seabios", "ovmf"]
+    memory_mib: int
+    tcp_port: int  # it answers when it takes a connection there
 
 
 @dataclass(frozen=True)
@@ -259,6 +268,15 @@ class Guest(Protocol):
     def first_answer(self, *, timeout_s: float) -> Beat:
         """Its first answer over the network; raises Failed when there is none in time."""
 
+    def is_silent(self, port: int) -> bool:
+        """Whether nothing takes a TCP connection at its address and this port."""
+
+    def leased_s(self, *, timeout_s: float) -> float:
+        """When it was given its address, which it has to ask for (DHCP); raises Failed when it does not in time."""
+
+    def first_connection(self, port: int, *, timeout_s: float) -> float:
+        """When it first took a TCP connection from the observer, for guests that send no heartbeats; raises Failed."""
+
     def stages(self) -> Stages:
         """The ledger of its boot, once it has answered; raises Failed before, and where none was kept."""
 
@@ -334,6 +352,7 @@ class ServedBase(Protocol):
 class Host(Protocol):
     name: str
     zone: str  # where it stands, as a path: `us-east/room-2/rack-7`
+    operator_guest: OperatorGuest | None
     room_mib: int | None  # memory for guests that have theirs set aside before they run; None where there is none
 
     def guest(

@@ -6,6 +6,7 @@ Everything is plain JSON; `strict.parse_json` reads it and refuses what does not
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from scenarios.contract import Fault
 from scenarios.probes import ProbeName
 
 SCHEMA = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Role = Literal["subject", "parent", "base", "canary", "window"]
 OutcomeName = Literal["measured", "unsupported", "not applicable", "failed"]
@@ -29,6 +32,26 @@ class PlannedHost:
 
 
 @dataclass(frozen=True)
+class PlannedGuest:
+    """An operator's own guest image: a file on the worker's machine, how it is booted, and where it answers."""
+
+    image: str
+    sha256: str
+    format: Literal["raw", "qcow2"]
+    firmware: Literal["seabios", "ovmf"]
+    tcp_port: int
+    memory_mib: int = 512
+
+    def __post_init__(self) -> None:
+        if not self.image.startswith("/") or not self.image.isprintable():
+            raise ValueError("guest.image must be a file's whole path on the worker's machine")
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError("guest.sha256 must be the image's SHA-256 in hex")
+        if not 1 <= self.tcp_port <= 65535:
+            raise ValueError("guest.tcp_port must be 1 to 65535")
+
+
+@dataclass(frozen=True)
 class PlannedCluster:
     """The part of an inventory file that a worker needs."""
 
@@ -38,6 +61,7 @@ class PlannedCluster:
     storage_disks: int
     storage_disk_mib: int
     fidelity: Fidelity | None = None  # what the donor says that the hosts are
+    guest: PlannedGuest | None = None
 
 
 @dataclass(frozen=True)

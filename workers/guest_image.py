@@ -130,7 +130,7 @@ def _build(target: Path, tree: _KernelTree, folders: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="part-") as text:
         part = Path(text)
         part.chmod(0o755)
-        _write_initrd(part / "initrd", _entries(part, tree.modules, folders))
+        write_initrd(part / "initrd", _entries(part, tree.modules, folders))
         (part / "init").unlink()
         (part / "vmlinux").write_bytes(_unpacked(tree.kernel))
         (part / "digest").write_text(_digest(part / "vmlinux", part / "initrd"))
@@ -168,24 +168,26 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """A file, folder or device of an initramfs; `mode` says which."""
+
     name: str
     mode: int
     data: bytes = b""
     device: tuple[int, int] = (0, 0)
 
 
-def _entries(part: Path, modules: Path, folders: Sequence[Path]) -> Iterator[_Entry]:
+def _entries(part: Path, modules: Path, folders: Sequence[Path]) -> Iterator[Entry]:
     for folder in ("dev", "proc", "modules"):
-        yield _Entry(folder, stat.S_IFDIR | 0o755)
-    yield _Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
-    yield _Entry("init", stat.S_IFREG | 0o755, compile_guest(part / "init"))
+        yield Entry(folder, stat.S_IFDIR | 0o755)
+    yield Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
+    yield Entry("init", stat.S_IFREG | 0o755, compile_guest(part / "init"))
     for name, wanted in (("network", _NETWORK_MODULES), ("disk", _DISK_MODULES)):
         for module in wanted:
             data = _stripped(modules / f"{module}.ko")
-            yield _Entry(_module_path(module), stat.S_IFREG | 0o644, data)
+            yield Entry(_module_path(module), stat.S_IFREG | 0o644, data)
         listed = "".join(f"/{_module_path(module)}\n" for module in wanted)
-        yield _Entry(f"modules/{name}", stat.S_IFREG | 0o644, listed.encode())
+        yield Entry(f"modules/{name}", stat.S_IFREG | 0o644, listed.encode())
     for extra in folders:
         yield from _tree(extra, f"extra/{extra.relative_to(modules)}")
 
@@ -194,16 +196,16 @@ def _module_path(module: str) -> str:
     return f"modules/{module.rsplit('/', 1)[-1]}.ko"
 
 
-def _tree(folder: Path, name: str) -> Iterator[_Entry]:
+def _tree(folder: Path, name: str) -> Iterator[Entry]:
     parts = name.split("/")
     for depth in range(1, len(parts) + 1):
-        yield _Entry("/".join(parts[:depth]), stat.S_IFDIR | 0o755)
+        yield Entry("/".join(parts[:depth]), stat.S_IFDIR | 0o755)
     for path in sorted(folder.rglob("*")):
         inside = f"{name}/{path.relative_to(folder)}"
         if path.is_dir():
-            yield _Entry(inside, stat.S_IFDIR | 0o755)
+            yield Entry(inside, stat.S_IFDIR | 0o755)
         elif path.is_file():
-            yield _Entry(inside, stat.S_IFREG | 0o644, path.read_bytes())
+            yield Entry(inside, stat.S_IFREG | 0o644, path.read_bytes())
 
 
 def compile_guest(program: Path) -> bytes:
@@ -242,14 +244,15 @@ def _run(command: Sequence[str], purpose: str, data: bytes = b"", *, may_complai
     return done.stdout
 
 
-def _write_initrd(path: Path, entries: Iterator[_Entry]) -> None:
+def write_initrd(path: Path, entries: Iterator[Entry]) -> None:
+    """Write an initramfs; the kernel takes several of them one behind the other."""
     with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as archive:
         for inode, entry in enumerate(entries, start=1):
             archive.write(_cpio_record(entry, inode))
-        archive.write(_cpio_record(_Entry("TRAILER!!!", 0), 0))
+        archive.write(_cpio_record(Entry("TRAILER!!!", 0), 0))
 
 
-def _cpio_record(entry: _Entry, inode: int) -> bytes:
+def _cpio_record(entry: Entry, inode: int) -> bytes:
     name = entry.name.encode() + b"\0"
     fields = (
         *(inode, entry.mode, 0, 0, 1, 0, len(entry.data)),  # …, uid, gid, links, mtime, size

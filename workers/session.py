@@ -81,7 +81,7 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         bundle = BundleWriter(mark.folder / "bundle")
         with (
             _swept_afterwards(cluster, plan.session, hosts),
-            QemuCluster(cluster, home, plan.session) as hypervisors,
+            QemuCluster(cluster, home, plan.session, plan.cluster.guest) as hypervisors,
         ):
             run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
             run.measure()

@@ -1,6 +1,7 @@
-"""Guests' systems as disks that firmware boots: the small guest, and a Debian as operators run it.
+"""Guests' systems as disks that firmware boots.
 
     small    the same kernel and initramfs that `guest_image` gives the hypervisor directly, behind GRUB
+    operator an image of the operator's own, as the cluster's inventory file names it
     debian   systemd, Debian's kernel and initramfs, GRUB and 2 GiB of incompressible data, built from packages
              of the mirror that this machine's apt uses; it answers through a service of its own
 
@@ -10,6 +11,7 @@ newer packages make no other image.
 
 import fcntl
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed
+from scenarios.crossing import PlannedGuest
 from workers import disk_image
 from workers.guest_image import GuestImage, compile_guest, kernel_of
 
@@ -34,7 +37,9 @@ _FREE_MIB = 192
 _SMALL_ROOT_MIB = 48
 _KEPT = 3  # of each system
 _BOOTSTRAP_TIMEOUT_S = 1200.0
+_CONVERT_TIMEOUT_S = 600.0
 _TOOL_TIMEOUT_S = 60.0
+_LEAST_BOOT_BYTES = 1 << 20  # of an image that nobody looked into
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def small_system(home: Path, image: GuestImage) -> SystemImage:
         (root / "boot" / "grub" / "grub.cfg").write_text(disk_image.grub_cfg(""))
         return _SMALL_ROOT_MIB
 
-    return _cached(home, "small", key, fill)
+    return _cached(home, "small", key, _from_root(fill))
 
 
 def debian_system(home: Path) -> SystemImage:
@@ -67,7 +72,28 @@ def debian_system(home: Path) -> SystemImage:
     with tempfile.NamedTemporaryFile() as program:
         answering = compile_guest(Path(program.name))
     key = _key("debian", recipe, answering, *made_of)
-    return _cached(home, "debian", key, lambda root: _fill_debian(root, answering))
+    return _cached(home, "debian", key, _from_root(lambda root: _fill_debian(root, answering)))
+
+
+def operator_system(home: Path, guest: PlannedGuest) -> SystemImage:
+    """The operator's image as a raw disk. Raises Failed (donor) for one that is not what the inventory says."""
+
+    def write(part: Path) -> int:
+        copy = part / "given"
+        try:
+            shutil.copyfile(guest.image, copy)
+        except OSError as error:
+            raise Failed("donor", f"the operator's guest image: {error}") from None
+        if (found := _digest(copy)) != guest.sha256:
+            raise Failed("donor", f"{guest.image}: its SHA-256 is {found}, the inventory says {guest.sha256}")
+        told = json.loads(_run(["qemu-img", "info", "--output=json", "-f", guest.format, str(copy)], "read the image"))
+        if told.get("backing-filename") or "data-file" in told.get("format-specific", {}).get("data", {}):
+            raise Failed("donor", f"{guest.image}: refers to another file, which nobody has vouched for")
+        convert = ["qemu-img", "convert", "-f", guest.format, "-O", "raw", str(copy), str(part / "made" / "disk.raw")]
+        _run(convert, "unpack the operator's guest image", _CONVERT_TIMEOUT_S)
+        return _LEAST_BOOT_BYTES
+
+    return _cached(home, "operator", _key("operator", guest.sha256.encode(), guest.format.encode()), write)
 
 
 def _fill_debian(root: Path, answering: bytes) -> int:
@@ -140,15 +166,29 @@ def _key(system: str, *made_of: bytes) -> str:
     return f"{system}-{hashlib.sha256(f'{disk_image.LAYOUT} {parts}'.encode()).hexdigest()}"
 
 
-def _cached(home: Path, system: str, key: str, fill: Callable[[Path], int]) -> SystemImage:
-    """The image of that key; `fill` fills its root folder and says how many MiB that needs."""
+def _from_root(fill: Callable[[Path], int]) -> Callable[[Path], int]:
+    """A writer of a disk with GRUB, out of a root folder that `fill` fills and tells the size of."""
+
+    def write(part: Path) -> int:
+        root = part / "root"
+        (root / "boot" / "grub").mkdir(parents=True)
+        root.chmod(0o755)
+        root_mib = fill(root)
+        disk_image.write_disk(part / "made" / "disk.raw", root, root_mib=root_mib)
+        return sum((root / "boot" / name).stat().st_size for name in ("vmlinuz", "initrd"))
+
+    return write
+
+
+def _cached(home: Path, system: str, key: str, write: Callable[[Path], int]) -> SystemImage:
+    """The image of that key; `write(part)` makes `part/made/disk.raw` and says how much every boot reads of it."""
     cache = home / "cache" / "systems"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / key
     with _locked(cache / f"{system}.lock"):
         image = _read(folder, system)
         if image is None:
-            _make(folder, fill)
+            _make(folder, write)
             _remove_oldest(cache, system)
             image = _read(folder, system)
     if image is None:
@@ -167,17 +207,11 @@ def _read(folder: Path, system: str) -> SystemImage | None:
     return SystemImage(system, folder / "disk.raw", digest, int(boot_bytes)) if found == digest else None
 
 
-def _make(folder: Path, fill: Callable[[Path], int]) -> None:
+def _make(folder: Path, write: Callable[[Path], int]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="part-") as text:
-        part = Path(text)
-        root = part / "root"
-        (root / "boot" / "grub").mkdir(parents=True)
-        root.chmod(0o755)
-        root_mib = fill(root)
-        made = part / "made"
+        made = Path(text) / "made"
         made.mkdir(mode=0o755)
-        disk_image.write_disk(made / "disk.raw", root, root_mib=root_mib)
-        boot_bytes = sum((root / "boot" / name).stat().st_size for name in ("vmlinuz", "initrd"))
+        boot_bytes = write(Path(text))
         (made / "seal").write_text(f"{_digest(made / 'disk.raw')} {boot_bytes}\n")
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         made.rename(folder)

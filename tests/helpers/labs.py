@@ -53,7 +53,7 @@ def lab_on(planned: PlannedCluster, home: Path) -> Iterator[Lab]:
     session = uuid.uuid4().hex
     try:
         hosts = cluster.up()
-        with SessionMark(cluster.folder, session), QemuCluster(hosts, home, session) as qemu:
+        with SessionMark(cluster.folder, session), QemuCluster(hosts, home, session, planned.guest) as qemu:
             yield Lab(session, hosts, qemu)
     finally:
         cluster.down()

@@ -9,10 +9,10 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import libvirt
 
@@ -23,11 +23,13 @@ from scenarios.contract import (
     DiskShape,
     DiskTime,
     Failed,
+    Fault,
     FetchReport,
     Hardware,
     MarkedVolume,
     MigrationReport,
     MigrationStyle,
+    OperatorGuest,
     ServedBase,
     Stages,
     System,
@@ -36,6 +38,7 @@ from scenarios.contract import (
     WorkNotProven,
     WriteTimes,
 )
+from scenarios.crossing import PlannedGuest
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import clocks, marks
 from workers.agent import AgentLink
@@ -51,12 +54,15 @@ from workers.hypervisors.domain import (
     as_taken_over,
     command_line,
     domain_xml,
+    mac_of,
 )
 from workers.hypervisors.events import FirstRuns, listen
-from workers.hypervisors.systems import Systems, least_memory_mib
+from workers.hypervisors.systems import Systems
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 from workers.volumes.marked import AgentVolume
+
+Seen = TypeVar("Seen")
 
 _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
@@ -106,9 +112,8 @@ class Revision:
     disk: DiskSettings
 
 
-def _with_hardware(settings: GuestSettings, hardware: Hardware, system: System) -> GuestSettings:
+def _with_hardware(settings: GuestSettings, hardware: Hardware, least_mib: int) -> GuestSettings:
     """The recipe's settings, with what is asked for otherwise; raises Unsupported for what no guest can have."""
-    least_mib = least_memory_mib(system)
     asked: dict[str, Any] = {"memory_mib": max(settings.memory_mib, least_mib)}
     asked |= {name: value for name, value in asdict(hardware).items() if value is not None}
     if asked["memory_mib"] < least_mib:
@@ -122,8 +127,11 @@ def _with_hardware(settings: GuestSettings, hardware: Hardware, system: System) 
 class QemuCluster:
     """A context manager: agents and connections on entering, all of its guests removed on leaving."""
 
-    def __init__(self, cluster: hosts_base.ClusterHosts, home: Path, session: str) -> None:
+    def __init__(
+        self, cluster: hosts_base.ClusterHosts, home: Path, session: str, operator_guest: PlannedGuest | None = None
+    ) -> None:
         self.cluster = cluster
+        self.operator_guest = operator_guest
         self.session = session
         self.links: list[HostLink] = []
         self._home = home
@@ -141,7 +149,7 @@ class QemuCluster:
             self.port = int(self._observe("start", address=self.cluster.observer.address))
             self.links = [self._link(host, exits) for host in self.cluster.hosts]
             first = self.links[0]
-            self.systems = Systems(self._home, first.agent, first.host.shared_dir / "images")
+            self.systems = Systems(self._home, first.agent, first.host.shared_dir / "images", self.operator_guest)
             self._exits = exits.pop_all()
         return self
 
@@ -228,6 +236,8 @@ class QemuHost:
         self.zone = link.host.zone
         self.room_mib = link.host.room_mib
         self.cluster = cluster
+        told = cluster.operator_guest
+        self.operator_guest = OperatorGuest(told.firmware, told.memory_mib, told.tcp_port) if told else None
         self.link = link
         self.revision = revision
 
@@ -242,7 +252,7 @@ class QemuHost:
         reserved: bool = False,
         system: System = _SMALL,
     ) -> Iterator["contract.Guest"]:
-        settings = _with_hardware(self.revision.guest, hardware, system)
+        settings = _with_hardware(self.revision.guest, hardware, self.cluster.systems.least_memory_mib(system))
         room_mib = settings.memory_mib - _SYSTEM_MIB
         if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
             raise Unsupported(
@@ -356,6 +366,7 @@ class QemuGuest:
         self._workload = workload
         self._reserved = reserved
         self._link = host.link
+        self._is_operators = system.name == "operator"
         self._source = BootSource(
             guest=self.name,
             host=host.link.host,
@@ -369,6 +380,7 @@ class QemuGuest:
         self._requested_s: float | None = None
         self._running_s: float | None = None
         self._answer: Beat | None = None
+        self._answered_s: float | None = None
         self._init_at_s: float | None = None
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
@@ -380,6 +392,9 @@ class QemuGuest:
 
     def prepare(self) -> None:
         self.cluster.observe("expect", nonce=self.nonce)
+        if self._is_operators:
+            address = self.cluster.cluster.observer.address
+            self._observer("leases.keep", own=address, mac=mac_of(self.name), address=self.address)
         self._source.prepare()
 
     def xml(self) -> str:
@@ -427,6 +442,8 @@ class QemuGuest:
                 path = str(link.host.console_dir / f"{self.name}.log")
                 steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
             steps.callback(self._source.remove)
+            if self._is_operators:
+                steps.callback(self._observer, "leases.forget", mac=mac_of(self.name))
             steps.callback(self._wait_until_gone)
             for link in self.cluster.links:
                 steps.callback(self._destroy, link)
@@ -435,14 +452,42 @@ class QemuGuest:
 
     def first_answer(self, *, timeout_s: float) -> Beat:
         self._answer = self._beat(self._hear("first", timeout_s, "did not answer"))
+        self._answered_s = self._answer.at_s
         return self._answer
 
+    def is_silent(self, port: int) -> bool:
+        return self._connected_s(port, 0.0) is None
+
+    def leased_s(self, *, timeout_s: float) -> float:
+        mac = mac_of(self.name)
+        at_s = self._wait(
+            lambda limit_s: self._observer("leases.leased_s", mac=mac, limit_s=limit_s),
+            timeout_s,
+            "did not ask for an address",
+        )
+        return float(at_s)
+
+    def first_connection(self, port: int, *, timeout_s: float) -> float:
+        self._answered_s = self._wait(
+            lambda limit_s: self._connected_s(port, limit_s), timeout_s, f"took no connection at port {port}"
+        )
+        return self._answered_s
+
+    def _connected_s(self, port: int, limit_s: float) -> float | None:
+        address = self.address.partition("/")[0]
+        at_s = self._observer("leases.connected_s", address=address, port=port, limit_s=limit_s)
+        return None if at_s is None else float(at_s)
+
+    def _observer(self, operation: str, **arguments: Any) -> Any:
+        timeout_s = _CALL_TIMEOUT_S + arguments.get("limit_s", 0.0)
+        return self.cluster.observer.call(operation, timeout_s=timeout_s, **arguments)
+
     def stages(self) -> Stages:
-        if self._requested_s is None or self._running_s is None or self._answer is None:
+        if self._requested_s is None or self._running_s is None or self._answered_s is None:
             raise Failed("farm", f"guest {self.name} was not started, or has not answered")
         if self._init_thread is None:
             raise Failed("farm", f"guest {self.name}: no ledger was kept")
-        kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer)
+        kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer) if self._answer else (None, None)
         return Stages(
             requested_s=self._requested_s,
             process_s=self._sure(self._process_s()),
@@ -451,7 +496,7 @@ class QemuGuest:
             kernel_s=kernel_s,
             init_s=self._sure(self._init_s(self._init_thread)),
             userspace_s=userspace_s,
-            answer_s=self._answer.at_s,
+            answer_s=self._answered_s,
         )
 
     def _sure(self, at_s: float | None) -> float | None:
@@ -519,24 +564,34 @@ class QemuGuest:
         return int(statistics[1])
 
     def _hear(self, operation: str, timeout_s: float, failing: str) -> Sequence[float]:
-        """What the collector has heard of this guest.
+        """What the collector has heard of this guest; raises Failed as `_wait` does."""
 
-        Raises Failed: stack when it is late, or its VMM has ended; donor when its host has no room for its disk.
-        """
-        deadline = time.monotonic() + timeout_s
-        while (left_s := deadline - time.monotonic()) > 0:
-            limit_s = min(left_s, _LOOK_EVERY_S)
+        def ask_collector(limit_s: float) -> Sequence[float] | None:
             heard = self.cluster.observe(
                 operation, timeout_s=limit_s + _CALL_TIMEOUT_S, nonce=self.nonce, limit_s=limit_s
             )
-            if heard is not None:
-                return cast(Sequence[float], heard)
+            return cast("Sequence[float] | None", heard)
+
+        return self._wait(ask_collector, timeout_s, failing)
+
+    def _wait(self, ask_for: Callable[[float], Seen | None], timeout_s: float, failing: str) -> Seen:
+        """What `ask_for(limit_s)` returns in time.
+
+        Raises Failed when it is late or its VMM has ended: stack, or donor for an image of the operator's; and donor
+        when its host has no room for its disk.
+        """
+        fault: Fault = "donor" if self._is_operators else "stack"
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            seen = ask_for(min(left_s, _LOOK_EVERY_S))
+            if seen is not None:
+                return seen
             if not self._is_alive_on(self._link):
-                raise Failed("stack", f"guest {self.name} {failing}: it has ended{self._tail()}")
+                raise Failed(fault, f"guest {self.name} {failing}: it has ended{self._tail()}")
             if self._halted_by_its_disk():
                 reason = f"{self._link.name} could not write its disk (is its file system full?)"
                 raise Failed("donor", f"guest {self.name} {failing}: {reason}")
-        raise Failed("stack", f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
+        raise Failed(fault, f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
 
     def _halted_by_its_disk(self) -> bool:
         """Whether its hypervisor has halted it, as it does when the host's file system has no room left."""

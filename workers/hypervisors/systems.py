@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import System, Unsupported
+from scenarios.crossing import PlannedGuest
 from scenarios.recipe import GuestSettings
 from workers.agent import AgentLink
 from workers.guest_image import build_guest_image
 from workers.hypervisors.domain import BOOT_ARGUMENTS
-from workers.system_image import SystemImage, debian_system, small_system
+from workers.system_image import SystemImage, debian_system, operator_system, small_system
 
 UEFI = Path("/usr/share/ovmf/OVMF.fd")
 _SEND_TIMEOUT_S = 900.0
@@ -32,7 +33,8 @@ class SentSystem:
 class Systems:
     """Built on the worker, brought to where all hosts see them, and kept there for later sessions."""
 
-    def __init__(self, home: Path, agent: AgentLink, folder: Path) -> None:
+    def __init__(self, home: Path, agent: AgentLink, folder: Path, operator: PlannedGuest | None) -> None:
+        self.operator = operator
         self._home = home
         self._agent = agent
         self._folder = folder
@@ -54,7 +56,22 @@ class Systems:
             raise Unsupported(f"the system '{system.name}' is booted by firmware, from its disk")
         if system.name == "small":
             return self._send_disk(small_system(self._home, build_guest_image(self._home, guest.extra_modules)))
-        return self._send_disk(debian_system(self._home), our_arguments="")
+        if system.name == "debian":
+            return self._send_disk(debian_system(self._home), our_arguments="")
+        return self._send_disk(operator_system(self._home, self._operators()), our_arguments="")
+
+    def least_memory_mib(self, system: System) -> int:
+        """What the system and its firmware do not start without."""
+        if system.name == "operator":
+            return self._operators().memory_mib
+        if system.name == "debian":
+            return 512
+        return 256 if system.firmware == "ovmf" else 96
+
+    def _operators(self) -> PlannedGuest:
+        if self.operator is None:
+            raise Unsupported("the cluster's inventory file names no guest of the operator's")
+        return self.operator
 
     def _send_disk(self, image: SystemImage, our_arguments: str = BOOT_ARGUMENTS) -> SentSystem:
         files = self._send(image.digest, (image.disk,))
@@ -80,10 +97,3 @@ def require_uefi(agent: AgentLink, timeout_s: float) -> Path:
     if agent.call("basics.sha256_of_file", timeout_s=timeout_s, path=str(UEFI)) is None:
         raise Unsupported(f"host {agent.name} has no UEFI firmware: there is no {UEFI}")
     return UEFI
-
-
-def least_memory_mib(system: System) -> int:
-    """What the system and its firmware do not start without."""
-    if system.name == "debian":
-        return 512
-    return 256 if system.firmware == "ovmf" else 96

@@ -1,0 +1,43 @@
+"""Inventory files: the operator's own guest."""
+
+from pathlib import Path
+
+import pytest
+
+from farm.inventory import Cluster
+from scenarios.crossing import PlannedGuest
+from scenarios.strict import BadData, parse_toml
+
+ACORN = (Path(__file__).resolve().parents[2] / "inventory" / "acorn.toml").read_text()
+GUEST = f"""
+[guest]
+image = "/srv/images/ours.qcow2"
+sha256 = "{"a" * 64}"
+format = "qcow2"
+firmware = "ovmf"
+tcp_port = 22
+"""
+
+
+def test_a_cluster_without_a_guest_of_its_own_plans_none() -> None:
+    assert parse_toml(ACORN, Cluster, source="acorn.toml").planned.guest is None
+
+
+def test_the_operators_guest_is_told_to_the_worker() -> None:
+    planned = parse_toml(ACORN + GUEST, Cluster, source="acorn.toml").planned
+    assert planned.guest == PlannedGuest("/srv/images/ours.qcow2", "a" * 64, "qcow2", "ovmf", 22, memory_mib=512)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("/srv/images/ours.qcow2", "ours.qcow2", "whole path"),
+        ("a" * 64, "A" * 64, "SHA-256"),
+        ("= 22", "= 70000", "tcp_port"),
+        ('"qcow2"', '"vmdk"', "format"),
+        ("tcp_port", "port", "port"),
+    ],
+)
+def test_what_cannot_be_booted_is_refused_by_name(right: str, wrong: str, told: str) -> None:
+    with pytest.raises(BadData, match=told):
+        parse_toml(ACORN + GUEST.replace(right, wrong), Cluster, source="acorn.toml")
