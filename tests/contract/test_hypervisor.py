@@ -4,17 +4,15 @@ Each driver or version of one is a line in CLUSTERS. Nothing here knows which it
 which a test stands in for bad luck: a guest suspended behind the session's back.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 
 import pytest
 
 from scenarios import boot, cow_start, image_streaming, live_migration, survival
-from scenarios.contract import Failed, Guest
+from scenarios.contract import Failed
 from scenarios.recipe import DiskSettings, GuestSettings
-from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
-from tests.helpers.local_clusters import libvirt_of, planned_cluster
-from workers.bench import SessionBench
+from tests.helpers.labs import InterferingBench, Lab, lab_on, outcomes_of, values_of
+from tests.helpers.local_clusters import planned_cluster
 from workers.hypervisors import migration
 
 pytestmark = pytest.mark.machine
@@ -171,35 +169,6 @@ def test_a_guest_that_does_not_survive_is_the_hypervisors_fault(lab: Lab) -> Non
         assert outcome.evidence[-1].startswith("alive on h2 alone")
     assert (outcome.outcome, outcome.fault) == ("failed", "hypervisor")
     assert not any(sample.valid for sample in sheet.samples())
-
-
-class InterferingBench(SessionBench):
-    """A bench on which the guest is suspended behind the scenario's back where `when` says so."""
-
-    def __init__(self, lab: Lab, *, when: Callable[[str], bool]) -> None:
-        plain = lab.bench()
-        super().__init__(plain.hosts, None, lab.qemu.now_s)
-        self._lab = lab
-        self._when = when
-        self._guest: Guest | None = None
-        self.suspended = False
-
-    def keep(self, resource: AbstractContextManager[Guest]) -> Guest:
-        self._guest = super().keep(resource)
-        return self._guest
-
-    def pause_s(self, seconds: float) -> None:
-        found = list(self._guest.found_on()) if self._guest is not None else []
-        if not self.suspended and len(found) == 1 and self._when(found[0]):
-            self._suspend(found[0])
-        super().pause_s(seconds)
-
-    def _suspend(self, host_name: str) -> None:
-        assert self._guest is not None
-        host = next(host for host in self._lab.hosts.hosts if host.name == host_name)
-        with libvirt_of(host) as connection:
-            connection.lookupByName(self._guest.name).suspend()
-        self.suspended = True
 
 
 @on_backports

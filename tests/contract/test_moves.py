@@ -8,7 +8,7 @@ import pytest
 
 from scenarios import evacuation, link_cut, live_migration, migration_conflicts
 from scenarios.contract import WorkNotProven
-from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
+from tests.helpers.labs import InterferingBench, Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 
 pytestmark = pytest.mark.machine
@@ -56,6 +56,17 @@ def test_a_host_is_emptied_and_gets_its_guests_back(lab: Lab) -> None:
     assert outcome.evidence[0] == "h1 emptied: its 2 guests live on h2, h3"
     assert [told.startswith("alive on h1 alone") for told in outcome.evidence[1:]] == [True, True]
     assert set(values_of(sheet)) == {metric.name for metric in evacuation.SCENARIO.metrics}
+    assert lab.guests_left() == []
+
+
+def test_a_guest_that_is_paused_away_from_home_does_not_count_as_evacuated(lab: Lab) -> None:
+    bench = InterferingBench(lab, when=lambda host: host == "h2")
+    sheet = lab.measure(evacuation.SCENARIO, bench, guests=1)
+    (outcome,) = outcomes_of(sheet)
+    assert bench.suspended
+    assert (outcome.outcome, outcome.fault) == ("failed", "hypervisor")
+    assert "silent" in (outcome.reason or "")
+    assert not any(sample.valid for sample in sheet.samples())
     assert lab.guests_left() == []
 
 
