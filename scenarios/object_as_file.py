@@ -1,10 +1,11 @@
 """Does an object that was uploaded as segments behave as one file?
 
-Measured, each with an object of its own (segments, then a manifest: a static large object): reading 1 MiB across the
-end of a segment; a copy within the store; replacing it by one of half the size; deleting it with its segments; and how
-much longer the upload takes where one segment comes under a wrong digest and another's connection is cut half way.
+Measured, each with an object of its own, in the language it was uploaded in: reading 1 MiB across the end of a segment;
+a copy within the store; replacing it by one of half the size; deleting it with its segments (of a dynamic large object
+the client deletes each one); and how much longer the upload takes where one segment comes under a wrong digest and
+another's connection is cut half way.
 
-Not measured: dynamic large objects and S3, whose users delete in other ways; several clients at once.
+Not measured: several clients at once; what a replaced object leaves behind (see upload_billing).
 
 Proof: every range, copy and replacement has the SHA-256 of what was sent; harmed segments are refused and nothing of
 them is found; of what was deleted nothing is left on any disk. A wrong answer is the stack's failure.
@@ -13,10 +14,11 @@ them is found; of what was deleted nothing is left on any disk. A wrong answer i
 import contextlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import cast
 
-from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet
+from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet, UploadStyle
 from scenarios.leftovers import removed
-from scenarios.parameters import Number, Parameter, Values, number
+from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 
 _RANGE_BYTES = 1 << 20
 
@@ -35,6 +37,7 @@ class ObjectAsFile:
         Number("size_mib", 64, 2, 512 << 10, "MiB", "the size of the object"),
         Number("segment_mib", 8, 1, 5120, "MiB", "the size of one segment"),
         Number("parallel", 4, 1, 64, "connections", "how many segments are sent at once"),
+        Choice("style", "slo", ("slo", "dlo", "s3"), "static or dynamic large object, or multipart upload over S3"),
     )
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
@@ -52,7 +55,7 @@ class _Asked:
     def __init__(self, bench: Bench, store: ObjectStore, params: Values) -> None:
         self.bench, self.store = bench, store
         self.size_mib, self.segment_mib = number(params, "size_mib"), number(params, "segment_mib")
-        self.parallel = number(params, "parallel")
+        self.parallel, self.style = number(params, "parallel"), cast(UploadStyle, word(params, "style"))
         self.upload_s = 0.0
 
     @contextlib.contextmanager
@@ -65,7 +68,12 @@ class _Asked:
     def upload(self, name: str, size_mib: int, harm: Mapping[int, Harm] = MappingProxyType({})) -> float:
         """Its seconds."""
         report = self.store.upload_segments(
-            name, size_mib=size_mib, segment_mib=self.segment_mib, parallel=self.parallel, harm=harm
+            name,
+            size_mib=size_mib,
+            segment_mib=self.segment_mib,
+            parallel=self.parallel,
+            style=self.style,
+            harm=harm,
         )
         return report.total_s
 

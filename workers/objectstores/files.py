@@ -3,52 +3,59 @@
 import hashlib
 import json
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from scenarios.contract import Failed
-from workers.objectstores.styles import CONTAINER, SEGMENTS, token
+from workers.objectstores.styles import CONTAINER, SEGMENTS, STYLES, Part, Style, token
 from workers.objectstores.wire import Answer, Endpoint, Request, ask, connected, expect
 from workers.operations import operation
 
 
 @operation
-def read_range(endpoint: dict[str, Any], name: str, offset: int, length: int) -> dict[str, Any]:
+def read_range(stored: dict[str, Any], offset: int, length: int) -> dict[str, Any]:
     """These bytes of the object: their SHA-256, and the seconds it took to have them."""
-    at = Endpoint.of(endpoint)
-    asked = {**token(at), "Range": f"bytes={offset}-{offset + length - 1}"}
-    with connected(at.address, at.port) as connection:
+    style = _style(stored)
+    request = style.ask("GET")
+    request = replace(request, headers={**request.headers, "Range": f"bytes={offset}-{offset + length - 1}"})
+    with connected(stored["endpoint"]["address"], style.port) as connection:
         began_s = time.monotonic()
-        answer = ask(connection, Request("GET", _path(at, name), asked))
+        answer = ask(connection, request)
         spent_s = time.monotonic() - began_s
-    expect(answer, (206,), f"reading bytes {offset} and on of {name}")
+    expect(answer, (206,), f"reading bytes {offset} and on of {stored['name']}")
     return {"sha256": hashlib.sha256(answer.body).hexdigest(), "s": spent_s}
 
 
 @operation
-def copy(endpoint: dict[str, Any], name: str, target: str, manifest: bool) -> float:
-    """Copy within the store, what it holds or its manifest alone; the seconds it took."""
-    at = Endpoint.of(endpoint)
-    query = "?multipart-manifest=get" if manifest else ""
-    asked = Request("COPY", _path(at, name) + query, {**token(at), "Destination": f"{CONTAINER}/{target}"})
-    with connected(at.address, at.port) as connection:
+def copy(stored: dict[str, Any], target: str) -> float:
+    """Copy all its bytes within the store; the seconds it took."""
+    style = _style(stored)
+    with connected(stored["endpoint"]["address"], style.port) as connection:
         began_s = time.monotonic()
-        expect(ask(connection, asked), (201,), f"copying {name}")
+        style.copy(connection, target)
         return time.monotonic() - began_s
 
 
 @operation
-def delete(endpoint: dict[str, Any], name: str) -> float:
-    """Delete the object with its segments; the seconds it took."""
+def share(endpoint: dict[str, Any], name: str, target: str) -> None:
+    """A second manifest of the same segments."""
     at = Endpoint.of(endpoint)
+    headers = {**token(at), "Destination": f"{CONTAINER}/{target}"}
+    asked = Request("COPY", f"{_path(at, name)}?multipart-manifest=get", headers)
     with connected(at.address, at.port) as connection:
+        expect(ask(connection, asked), (201,), f"copying the manifest of {name}")
+
+
+@operation
+def delete(stored: dict[str, Any]) -> float:
+    """Delete the object with its segments; the seconds it took."""
+    style = _style(stored)
+    with connected(stored["endpoint"]["address"], style.port) as connection:
         began_s = time.monotonic()
-        asked = Request("DELETE", f"{_path(at, name)}?multipart-manifest=delete", token(at))
-        answer = expect(ask(connection, asked), (200,), f"deleting {name} with its segments")
+        style.delete(connection)
         spent_s = time.monotonic() - began_s
-        if b"Response Status: 200" not in answer.body:  # the answer's own status was sent before the work
-            raise Failed("stack", f"deleting {name} with its segments: {answer.body[:200]!r}")
-        expect(ask(connection, Request("HEAD", _path(at, name), token(at))), (404,), f"HEAD of {name}, now deleted")
+        expect(ask(connection, style.ask("HEAD")), (404,), f"HEAD of {stored['name']}, now deleted")
     return spent_s
 
 
@@ -85,6 +92,12 @@ def orphans(endpoint: dict[str, Any]) -> dict[str, int]:
                 for segment in _entries(expect(answer, (200,), f"the manifest of {entry['name']}")):
                     left.pop(str(segment["name"]).lstrip("/"), None)
     return left
+
+
+def _style(stored: dict[str, Any]) -> Style:
+    """Of an object that is there; `stored` names its endpoint, style, name and parts."""
+    parts = [Part(**part) for part in stored["parts"]]
+    return STYLES[stored["style"]](Endpoint.of(stored["endpoint"]), stored["name"], parts)
 
 
 def _path(at: Endpoint, name: str) -> str:

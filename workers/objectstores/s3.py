@@ -30,6 +30,8 @@ def signed(
     at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     content = hashlib.sha256(body).hexdigest() if body else "UNSIGNED-PAYLOAD"
     own = {"host": f"{endpoint.address}:{access.port}", "x-amz-content-sha256": content, "x-amz-date": at}
+    own |= {name: value for name, value in (headers or {}).items() if name.startswith("x-amz-")}
+    own = dict(sorted(own.items()))
     names = ";".join(own)
     lines = [f"{name}:{value}" for name, value in own.items()]
     canonical = "\n".join([method, quote(path, safe="/"), asked, *lines, "", names, content])

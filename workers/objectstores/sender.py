@@ -6,7 +6,6 @@ handed out through a pipe; whoever fails empties it, so that the others end with
 """
 
 import functools
-import hashlib
 import http.client
 import json
 import os
@@ -15,13 +14,13 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from scenarios.contract import Failed, Harm
 from workers.objectstores.payload import extents
-from workers.objectstores.styles import STYLES, Part, Style
+from workers.objectstores.styles import STYLES, Part, Style, token
 from workers.objectstores.wire import Busy, Endpoint, Request, answer_of, ask, connected, expect, persist
 
 VISIBLE_TIMEOUT_S = 30.0  # for a store whose listings say late what is there
@@ -95,15 +94,15 @@ def put_part(connection: http.client.HTTPConnection, style: Style, number: int, 
 
 def put_harmed(connection: http.client.HTTPConnection, style: Style, number: int, job: Job, file: BinaryIO) -> None:
     """One part as broken clients and networks send it. Raises Failed (stack) if the store takes it."""
-    part, request = style.parts[number], style.part(number)
+    part = style.parts[number]
     if job.harm[number] == "digest":
-        request = replace(request, headers={**request.headers, "ETag": hashlib.md5(usedforsecurity=False).hexdigest()})
+        request, refusal = style.spoiled(number)
         _send_body(connection, request, part.length, file, _extents(job, part, part.length))
-        expect(answer_of(connection), (422,), f"PUT of {part.path} under a wrong digest")
+        expect(answer_of(connection), (refusal,), f"PUT of {part.path} under a wrong digest")
     else:
-        _send_body(connection, request, part.length, file, _extents(job, part, part.length // 2))
+        _send_body(connection, style.part(number), part.length, file, _extents(job, part, part.length // 2))
         connection.close()
-    found = ask(connection, replace(request, method="HEAD"))
+    found = ask(connection, Request("HEAD", f"{job.endpoint.account}/{part.path}", token(job.endpoint)))
     expect(found, (404,), f"HEAD of {part.path}, which was not sent rightly ({job.harm[number]})")
 
 

@@ -13,6 +13,7 @@ from workers.objectstores import s3
 from workers.objectstores.wire import Endpoint, Request, ask, expect
 
 CONTAINER, SEGMENTS = "farm", "farm_segments"
+_MD5_OF_NOTHING = hashlib.md5(usedforsecurity=False).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,20 @@ class Style(Protocol):
     def finish(self, connection: http.client.HTTPConnection) -> None:
         """Make the parts one object."""
 
+    def spoiled(self, number: int) -> tuple[Request, int]:
+        """The same under the digest of something else, and the status that refuses it."""
+
     def ask(self, method: str) -> Request:
         """A request for the whole object."""
 
     def etag(self) -> str:
         """What the store has to call the whole object."""
+
+    def copy(self, connection: http.client.HTTPConnection, target: str) -> None:
+        """Have the store copy all bytes into one object of that name."""
+
+    def delete(self, connection: http.client.HTTPConnection) -> None:
+        """Delete it with all its parts, as its users do."""
 
 
 @dataclass
@@ -72,11 +82,23 @@ class Single:
     def finish(self, connection: http.client.HTTPConnection) -> None:
         pass
 
+    def spoiled(self, number: int) -> tuple[Request, int]:
+        request = self.part(number)
+        return replace(request, headers={**request.headers, "ETag": _MD5_OF_NOTHING}), 422
+
     def ask(self, method: str) -> Request:
         return Request(method, f"{self.endpoint.account}/{CONTAINER}/{self.name}", token(self.endpoint))
 
     def etag(self) -> str:
         return self.parts[0].md5
+
+    def copy(self, connection: http.client.HTTPConnection, target: str) -> None:
+        asked = self.ask("COPY")
+        asked = replace(asked, headers={**asked.headers, "Destination": f"{CONTAINER}/{target}"})
+        expect(ask(connection, asked), (201,), f"copying {self.name}")
+
+    def delete(self, connection: http.client.HTTPConnection) -> None:
+        expect(ask(connection, self.ask("DELETE")), (204,), f"deleting {self.name}")
 
 
 class StaticLarge(Single):
@@ -87,6 +109,13 @@ class StaticLarge(Single):
         put = replace(self.ask("PUT"), body=json.dumps(manifest).encode())
         put = replace(put, target=f"{put.target}?multipart-manifest=put")
         expect(ask(connection, put), (201,), f"PUT of the manifest of {self.name}")
+
+    def delete(self, connection: http.client.HTTPConnection) -> None:
+        asked = self.ask("DELETE")
+        answer = ask(connection, replace(asked, target=f"{asked.target}?multipart-manifest=delete"))
+        expect(answer, (200,), f"deleting {self.name} with its segments")
+        if b"Response Status: 200" not in answer.body:  # the answer's own status was sent before the work
+            raise Failed("stack", f"deleting {self.name} with its segments: {answer.body[:200]!r}")
 
     def etag(self) -> str:
         joined = "".join(part.md5 for part in self.parts)
@@ -102,6 +131,12 @@ class DynamicLarge(StaticLarge):
         headers = {**put.headers, "X-Object-Manifest": quote(f"{folder}/")}
         expect(ask(connection, replace(put, headers=headers)), (201,), f"PUT of the manifest of {self.name}")
 
+    def delete(self, connection: http.client.HTTPConnection) -> None:
+        Single.delete(self, connection)
+        for part in self.parts:
+            asked = Request("DELETE", f"{self.endpoint.account}/{part.path}", token(self.endpoint))
+            expect(ask(connection, asked), (204,), f"deleting {part.path}")
+
 
 @dataclass
 class S3Single(Single):
@@ -114,8 +149,16 @@ class S3Single(Single):
     def part(self, number: int) -> Request:
         return s3.signed(self.endpoint, "PUT", self.path, headers=s3.content_md5(self.parts[number].md5))
 
+    def spoiled(self, number: int) -> tuple[Request, int]:
+        request = self.part(number)
+        return replace(request, headers={**request.headers, **s3.content_md5(_MD5_OF_NOTHING)}), 400
+
     def ask(self, method: str) -> Request:
         return s3.signed(self.endpoint, method, self.path)
+
+    def copy(self, connection: http.client.HTTPConnection, target: str) -> None:
+        asked = s3.signed(self.endpoint, "PUT", f"/{CONTAINER}/{target}", headers={"x-amz-copy-source": self.path})
+        expect(ask(connection, asked), (200,), f"copying {self.name}")
 
     @property
     def path(self) -> str:

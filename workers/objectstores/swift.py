@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,15 @@ _DATA_FILE = re.compile(r"[0-9]{10}\.[0-9]{5}(_[0-9a-f]{16})?\.data")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,80}")
 
 
+@dataclass(frozen=True)
+class _Upload:
+    """An object that was uploaded: what it holds, and the stored objects that it is made of."""
+
+    style: str
+    content: Content
+    parts: list[Part]
+
+
 class SwiftStore:
     """Implements scenarios.contract.ObjectStore on a deployment; uploads go through the observer's agent."""
 
@@ -56,7 +66,7 @@ class SwiftStore:
         self._deployment = deployment
         self._observer = observer
         self._payload = payload
-        self._uploads: dict[str, tuple[Content, list[Part]]] = {}
+        self._uploads: dict[str, _Upload] = {}
         self._begun: collections.Counter[str] = collections.Counter()
         self._random = random.Random()
         self.replicas = deployment.replicas
@@ -100,26 +110,25 @@ class SwiftStore:
         return len(parts)
 
     def check_range(self, name: str, offset: int, length: int) -> float:
-        read = self._observed("files.read_range", endpoint=self._endpoint, name=name, offset=offset, length=length)
-        if read["sha256"] != self._uploads[name][0].sha256_of(offset, length):
+        read = self._observed("files.read_range", stored=self._stored(name), offset=offset, length=length)
+        if read["sha256"] != self._uploads[name].content.sha256_of(offset, length):
             raise Failed("stack", f"bytes {offset} to {offset + length} of {name} are not what was sent")
         return float(read["s"])
 
     def copy(self, name: str, target: str) -> float:
-        content = self._uploads[name][0]
-        asked = {"endpoint": self._endpoint, "name": name, "target": target, "manifest": False}
-        spent_s = self._observed("files.copy", _limit_s(content.size), **asked)
+        content = self._uploads[name].content
+        spent_s = self._observed("files.copy", _limit_s(content.size), stored=self._stored(name), target=target)
         part = Part(f"{CONTAINER}/{target}", 0, content.size, content.md5s(content.size)[0])
-        self._uploads[target] = content, [part]
+        self._uploads[target] = _Upload("single", content, [part])
         return float(spent_s)
 
     def share(self, name: str, target: str) -> None:
-        self._observed("files.copy", endpoint=self._endpoint, name=name, target=target, manifest=True)
+        self._observed("files.share", endpoint=self._endpoint, name=name, target=target)
         self._uploads[target] = self._uploads[name]
 
     def delete(self, name: str) -> float:
-        content, parts = self._uploads[name]
-        spent_s = self._observed("files.delete", endpoint=self._endpoint, name=name)
+        content, parts = self._uploads[name].content, self._uploads[name].parts
+        spent_s = self._observed("files.delete", stored=self._stored(name))
         deadline = time.monotonic() + REPLICA_TIMEOUT_S
         while left := [part.path for part in parts if self._disks_of(content, part)]:
             if time.monotonic() > deadline:
@@ -135,7 +144,7 @@ class SwiftStore:
         return found
 
     def read_back_digest(self, name: str) -> str:
-        size = self._uploads[name][0].size
+        size = self._uploads[name].content.size
         limit_s = _limit_s(size)
         answer = self._observed("swift_client.read_back", limit_s, endpoint=self._endpoint, name=name, limit_bytes=size)
         if answer["length"] != size:
@@ -146,7 +155,7 @@ class SwiftStore:
         return self._payload.content(size_mib).sha256
 
     def placement_of(self, name: str) -> Placement:
-        content, parts = self._uploads[name]
+        content, parts = self._uploads[name].content, self._uploads[name].parts
         deadline = time.monotonic() + REPLICA_TIMEOUT_S
         while True:
             pieces = {part.path: self._disks_of(content, part) for part in parts}
@@ -197,7 +206,7 @@ class SwiftStore:
         told = self._send(job)
         cpu_s = self._deployment.server_cpu_s() - cpu_before_s
         stored = [dataclasses.replace(part, path=path) for part, path in zip(parts, told.pop("paths"), strict=True)]
-        self._uploads[name] = content, stored
+        self._uploads[name] = _Upload(style, content, stored)
         return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu_s, **told)
 
     def _job(self, name: str, content: Content, parts: list[Part], style: str, **more: Any) -> dict[str, Any]:
@@ -207,6 +216,12 @@ class SwiftStore:
         source = {"path": str(content.path), "pool_bytes": content.pool_bytes, "size": content.size}
         plain = [dataclasses.asdict(part) for part in parts]
         return {"endpoint": self._endpoint, "style": style, "name": name, "parts": plain, "content": source, **more}
+
+    def _stored(self, name: str) -> dict[str, Any]:
+        """As the operations of files.py take it."""
+        upload = self._uploads[name]
+        parts = [dataclasses.asdict(part) for part in upload.parts]
+        return {"endpoint": self._endpoint, "style": upload.style, "name": name, "parts": parts}
 
     def _send(self, job: dict[str, Any]) -> Any:
         size = job["content"]["size"]
@@ -220,8 +235,10 @@ class SwiftStore:
 
     def _cleared(self, name: str, error: ScenarioError) -> ScenarioError:
         """The error, with the disks that are full if any is; what had been stored must not be in the next one's way."""
-        full = [f"{disk} has {free >> 20} MiB left" for disk, free in self._free_bytes().items() if free < _FULL_BYTES]
+        full: list[str] = []
         with contextlib.suppress(ScenarioError):
+            free = self._free_bytes()
+            full = [f"{disk} has {left >> 20} MiB left" for disk, left in free.items() if left < _FULL_BYTES]
             self.remove(name)
         return Failed("stack", f"{error}; {', '.join(full)}") if full else error
 
@@ -233,7 +250,10 @@ class SwiftStore:
 
     def _free_bytes(self) -> dict[str, int]:
         """Of each disk."""
-        found = {disk: os.statvfs(mount) for disk, mount in self._deployment.mounts.items()}
+        try:
+            found = {disk: os.statvfs(mount) for disk, mount in self._deployment.mounts.items()}
+        except OSError:  # they go with the last process of the deployment
+            raise Failed("stack", "the object store has ended, and its disks with it") from None
         return {disk: status.f_bavail * status.f_frsize for disk, status in found.items()}
 
     def _observed(self, operation: str, timeout_s: float = CALL_TIMEOUT_S, **arguments: Any) -> Any:

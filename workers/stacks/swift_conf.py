@@ -106,10 +106,13 @@ def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) ->
         "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": f"127.0.0.1:{MEMCACHED_PORT}"},
         "filter:proxy-logging": {"use": "egg:swift#proxy_logging"},
     }
-    if s3:  # where clusters let parts be small; the smallest part of S3 itself is 5 MiB
-        sections["filter:s3api"] = {"use": "egg:swift#s3api", "min_segment_size": 1}
     for name in ("catch_errors", "gatekeeper", "healthcheck", "listing_formats", "copy", "slo", "dlo"):
         sections[f"filter:{name}"] = {"use": f"egg:swift#{name}"}
+    if (
+        s3
+    ):  # parts may be smaller than S3's own 5 MiB; they go at once, since no expirer runs here that would come round
+        sections["filter:s3api"] = {"use": "egg:swift#s3api", "min_segment_size": 1}
+        sections["filter:slo"] = {"use": "egg:swift#slo", "allow_async_delete": False}
     for name, item in filters.items():
         settings_of = _checked(f"swift.filters: {name}", item.settings)
         sections[f"filter:{name}"] = {"paste.filter_factory": item.factory, **settings_of}

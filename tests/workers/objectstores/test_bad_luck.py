@@ -1,6 +1,7 @@
 """Stores that are busy, full, careless or lying: whose fault it is, that nothing counts, and that the next upload does."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from scenarios import object_as_file
 from scenarios.contract import Failed, Unsupported
 from tests.helpers.check_ins import DeploymentRepository, recipe
 from tests.helpers.object_stores import Bed, build_of, measured, storage_bed
+from workers import processes
 from workers.builds import Build
 from workers.objectstores.swift import SwiftStore
 
@@ -102,6 +104,19 @@ def test_a_disk_that_fills_is_named_and_harms_one_upload_only(bed: Bed, reposito
         for filler in fillers:
             filler.unlink()
         assert [outcome.outcome for outcome in measured(store).outcomes()] == ["measured"] * 2
+
+
+def test_a_store_that_dies_is_the_stacks_fault(bed: Bed, repository: DeploymentRepository) -> None:
+    with bed.deploy(build_of(repository, recipe())) as deployment:
+        store = SwiftStore(deployment, bed.observer, bed.payload)
+        first = next(
+            pid
+            for pid in processes.marked(processes.LEASE_VARIABLE, [bed.mark.session])
+            if "/farm/supervisor.py" in processes.command_line(pid)
+        )
+        os.kill(first, signal.SIGKILL)
+        sheet = measured(store)
+    assert [(outcome.outcome, outcome.fault) for outcome in sheet.outcomes()] == [("failed", "stack")] * 2
 
 
 def fill(mount: Path, left_mib: int) -> Path:

@@ -23,7 +23,7 @@ def bed(local_home: Path) -> Iterator[Bed]:
 @pytest.fixture(scope="module")
 def deployment(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     repository = DeploymentRepository(tmp_path_factory.mktemp("git") / "repository")
-    with bed.deploy(build_of(repository, recipe())) as deployment:
+    with bed.deploy(build_of(repository, recipe()), s3=True) as deployment:
         yield deployment
 
 
@@ -34,8 +34,9 @@ def store(bed: Bed, deployment: Deployment) -> Iterator[SwiftStore]:
     assert [path for mount in deployment.mounts.values() for path in mount.glob("objects/*/*/*/*.data")] == []
 
 
-def test_a_large_object_behaves_as_one_file(store: SwiftStore) -> None:
-    sheet = measured(store, object_as_file.SCENARIO)
+@pytest.mark.parametrize("style", ["slo", "dlo", "s3"])
+def test_a_large_object_behaves_as_one_file(store: SwiftStore, style: str) -> None:
+    sheet = measured(store, object_as_file.SCENARIO, style=style)
     assert [(o.params["what"], o.outcome, o.reason) for o in sheet.outcomes()] == [
         (what, "measured", None) for what in ("read", "copy", "overwrite", "delete", "retry")
     ]
