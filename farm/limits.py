@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from sqlalchemy import Engine
 
-from farm.analysis.limits import Circumstances, Limit, Place, best_of, limit_of
+from farm.analysis.limits import Circumstances, Limit, Place, best_of, count_of, limit_of
 from farm.analysis.rules import BEYOND_LIMIT
 from farm.results import queries
 from farm.results.queries import Scope
@@ -123,9 +123,9 @@ def _circumstances(
         params={**_defaults(cell), **json.loads(cell.params)},
         hosts=json.loads(cell.hosts),
         beside=beside,
-        cores={name: cores for name, its in hosts.items() if (cores := _count(its.get("cores")))},
+        cores={name: cores for name, its in hosts.items() if (cores := count_of(its.get("cores")))},
         best=best.get((cell.cluster, cell.epoch), {}),
-        replicas=_count(build.get("settings", {}).get("swift", {}).get("replicas")),
+        replicas=count_of(build.get("settings", {}).get("swift", {}).get("replicas")),
         base_mib=facts.get("sizes_mib", {}).get("base image"),
     )
 
@@ -136,12 +136,6 @@ def _defaults(cell: _Cell) -> dict[str, str]:
     if scenario is None or scenario.version != cell.version:
         return {}
     return {parameter.name: str(parameter.default) for parameter in scenario.parameters}
-
-
-def _count(value: object) -> int | None:
-    """A number that a worker wrote, which need not be one."""
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 6 and int(text) else None
 
 
 def _columns(frame: pd.DataFrame, *names: str) -> list[list[Any]]:

@@ -55,6 +55,12 @@ def best_of(probes: list[tuple[Place, float]]) -> dict[Place, float]:
     return best
 
 
+def count_of(value: object) -> int | None:
+    """A number that a worker wrote, which need not be one; None for nothing and nonsense."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 and int(text) else None
+
+
 def limit_of(scenario: str, metric: str, known: Circumstances) -> Limit | None:
     """None where no limit is known."""
     rule = _RULES.get((scenario, metric))
@@ -64,8 +70,8 @@ def limit_of(scenario: str, metric: str, known: Circumstances) -> Limit | None:
 def _boot(known: Circumstances) -> Limit | None:
     """The VMM's CPU time on all of the host's processors at once."""
     cpu_s, cores = known.beside.get("qemu_cpu_s"), known.cores.get(known.hosts.get("host", ""))
-    guests = int(known.params.get("guests", 1))
-    if cpu_s is None or not cores:
+    guests = count_of(known.params.get("guests", 1))
+    if cpu_s is None or not cores or not guests:
         return None
     work = f"{cpu_s:.3g} s of CPU time" if guests == 1 else f"{guests} × {cpu_s:.3g} s of CPU time"
     return Limit(guests * cpu_s / cores * 1e3, "lower", f"{work} ÷ {cores} processors")
@@ -83,13 +89,41 @@ def _create(known: Circumstances) -> Limit | None:
     )
 
 
+def _wipe_speed(known: Circumstances) -> Limit | None:
+    """`dd` writes all of the volume; the other methods only say that it is forgotten."""
+    speed = known.best.get(("disk write", known.hosts.get("host", ""), None))
+    if not speed or known.params.get("method") != "dd":
+        return None
+    return Limit(speed, "higher", f"disk write {speed:.0f} MiB/s")
+
+
+def _wipe(known: Circumstances) -> Limit | None:
+    speed, volume_mib = _wipe_speed(known), count_of(known.params.get("volume_mib"))
+    if speed is None or not volume_mib:
+        return None
+    return Limit(volume_mib / speed.value * 1e3, "lower", f"{volume_mib} MiB ÷ {speed.why}")
+
+
+def _stream(known: Circumstances) -> Limit | None:
+    """The image passes the link from the host that has it. Nobody says when it is on the disk."""
+    link = known.best.get(("network", known.hosts.get("server", ""), known.hosts.get("host", "")))
+    return Limit(link, "higher", f"network {link:.0f} MiB/s") if link else None
+
+
+def _copy_within(known: Circumstances) -> Limit | None:
+    """No client's link is in it, but every replica is written."""
+    disks = known.best.get(("disk write", STORAGE, None))
+    if not disks or not known.replicas:
+        return None
+    return Limit(disks / known.replicas, "higher", f"the store's disks {disks:.0f} MiB/s ÷ {known.replicas} replicas")
+
+
 def _goodput(known: Circumstances) -> Limit | None:
     """All bytes pass the client's link once, and reach the disks as often as there are replicas."""
-    link, disks = known.best.get(("network", OBSERVER, STORAGE)), known.best.get(("disk write", STORAGE, None))
+    link = known.best.get(("network", OBSERVER, STORAGE))
     found = [Limit(link, "higher", f"network {link:.0f} MiB/s")] if link else []
-    if disks and known.replicas:
-        why = f"the store's disks {disks:.0f} MiB/s ÷ {known.replicas} replicas"
-        found.append(Limit(disks / known.replicas, "higher", why))
+    written = _copy_within(known)
+    found += [written] if written else []
     return min(found, key=lambda limit: limit.value, default=None)
 
 
@@ -97,9 +131,36 @@ def _migration(known: Circumstances) -> Limit | None:
     """What was sent passes the link between the two hosts."""
     sent = known.beside.get("sent_mib")
     link = known.best.get(("network", known.hosts.get("source", ""), known.hosts.get("target", "")))
-    return (
-        Limit(sent / link * 1e3, "lower", f"{sent:.3g} MiB sent ÷ network {link:.0f} MiB/s") if sent and link else None
-    )
+    if not sent or not link:
+        return None
+    return Limit(sent / link * 1e3, "lower", f"{sent:.3g} MiB sent ÷ network {link:.0f} MiB/s")
+
+
+def _moves(known: Circumstances) -> Limit | None:
+    """Of two hosts: at once, both ways together are there; with more hosts, it is not known which links were used."""
+    sent, links = known.beside.get("sent_mib"), _both_ways(known)
+    if not sent or not links:
+        return None
+    return Limit(sent / sum(links), "lower", f"{sent:.3g} MiB sent ÷ network both ways {sum(links):.0f} MiB/s")
+
+
+def _moves_in_turn(known: Circumstances) -> Limit | None:
+    """One after the other, none is quicker than the quicker way."""
+    sent, links = known.beside.get("serial_sent_mib"), _both_ways(known)
+    if not sent or not links:
+        return None
+    return Limit(sent / max(links), "lower", f"{sent:.3g} MiB sent ÷ network {max(links):.0f} MiB/s")
+
+
+def _both_ways(known: Circumstances) -> list[float]:
+    """Of the link between the only two hosts; nothing where there are more, or it was not probed."""
+    hosts = sorted(set(known.hosts.values()))
+    if len(hosts) != 2:
+        return []
+    one, other = hosts
+    links = [known.best.get(("network", one, other)), known.best.get(("network", other, one))]
+    found = [link for link in links if link is not None]
+    return found if len(found) == len(links) else []
 
 
 _RULES: Mapping[tuple[str, str], Callable[[Circumstances], Limit | None]] = {
@@ -107,6 +168,12 @@ _RULES: Mapping[tuple[str, str], Callable[[Circumstances], Limit | None]] = {
     ("boot_many", "last_answer_ms"): _boot,
     ("cow_start", "answer_ms"): _boot,
     ("cow_start", "create_ms"): _create,
+    ("image_streaming", "stream_mib_s"): _stream,
+    ("wipe", "wipe_mib_s"): _wipe_speed,
+    ("wipe", "wipe_ms"): _wipe,
     ("chunked_upload", "goodput_mib_s"): _goodput,
+    ("object_as_file", "copy_mib_s"): _copy_within,
     ("live_migration", "total_ms"): _migration,
+    ("migration_conflicts", "makespan_s"): _moves,
+    ("migration_conflicts", "serial_makespan_s"): _moves_in_turn,
 }

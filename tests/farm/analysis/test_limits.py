@@ -28,6 +28,7 @@ KNOWN = Circumstances(
     base_mib=128.0,
 )
 MOVE = replace(KNOWN, hosts={"source": "h1", "target": "h2"}, beside={"sent_mib": 100.0, "total_ms": 900.0})
+TWO = replace(KNOWN, hosts={"host-1": "h1", "host-2": "h2"}, beside={"sent_mib": 300.0, "serial_sent_mib": 400.0})
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,12 @@ MOVE = replace(KNOWN, hosts={"source": "h1", "target": "h2"}, beside={"sent_mib"
         ("chunked_upload", "goodput_mib_s", replace(KNOWN, replicas=None), 600.0, "network 600 MiB/s"),
         ("live_migration", "total_ms", MOVE, 50.0, "100 MiB sent ÷ network 2000 MiB/s"),
         ("live_migration", "total_ms", replace(MOVE, hosts={"source": "h2", "target": "h1"}), 100.0, "100 MiB sent ÷ network 1000 MiB/s"),
+        ("image_streaming", "stream_mib_s", replace(KNOWN, hosts={"host": "h1", "server": "h2"}), 1000.0, "network 1000 MiB/s"),
+        ("wipe", "wipe_mib_s", replace(KNOWN, params={"method": "dd"}), 500.0, "disk write 500 MiB/s"),
+        ("wipe", "wipe_ms", replace(KNOWN, params={"method": "dd", "volume_mib": "64"}), 128.0, "64 MiB ÷ disk write 500 MiB/s"),
+        ("object_as_file", "copy_mib_s", KNOWN, 400.0, "the store's disks 1200 MiB/s ÷ 3 replicas"),
+        ("migration_conflicts", "makespan_s", TWO, 0.1, "300 MiB sent ÷ network both ways 3000 MiB/s"),
+        ("migration_conflicts", "serial_makespan_s", TWO, 0.2, "400 MiB sent ÷ network 2000 MiB/s"),
     ],
 )  # fmt: skip
 def test_limits(scenario: str, metric: str, known: Circumstances, value: float, why: str) -> None:
@@ -62,6 +69,9 @@ def test_limits(scenario: str, metric: str, known: Circumstances, value: float, 
         ("boot", "qemu_cpu_s", KNOWN),
         ("boot", "answer_ms", replace(KNOWN, beside={})),
         ("boot", "answer_ms", replace(KNOWN, cores={})),
+        ("boot_many", "last_answer_ms", replace(KNOWN, params={"guests": "many"})),
+        ("boot_many", "last_answer_ms", replace(KNOWN, params={"guests": "-1"})),
+        ("wipe", "wipe_ms", replace(KNOWN, params={"method": "dd", "volume_mib": "1e9"})),
         ("cow_start", "create_ms", replace(KNOWN, params={"method": "overlay"})),  # as quick for any size
         ("cow_start", "create_ms", replace(KNOWN, params={"method": "copy"}, base_mib=None)),
         ("cow_start", "create_ms", replace(KNOWN, params={"method": "copy"}, best={})),
@@ -71,6 +81,14 @@ def test_limits(scenario: str, metric: str, known: Circumstances, value: float, 
         ("live_migration", "total_ms", replace(MOVE, beside={})),  # the hypervisor does not tell what it sent
         ("live_migration", "total_ms", replace(MOVE, hosts={"source": "h1", "target": "h3"})),  # a link nobody probed
         ("live_migration", "blackout_ms", MOVE),
+        ("wipe", "wipe_mib_s", replace(KNOWN, params={"method": "discard"})),
+        ("wipe", "wipe_ms", replace(KNOWN, params={"method": "dd"})),
+        ("image_streaming", "stream_mib_s", KNOWN),
+        ("image_streaming", "answer_ms", KNOWN),
+        ("object_as_file", "copy_mib_s", replace(KNOWN, replicas=None)),
+        ("migration_conflicts", "makespan_s", replace(TWO, hosts={**TWO.hosts, "host-3": "h3"})),
+        ("migration_conflicts", "makespan_s", replace(TWO, best={("network", "h1", "h2"): 2000.0})),
+        ("migration_conflicts", "serial_makespan_s", replace(TWO, beside={})),
         ("dance", "joy", KNOWN),
     ],
 )
