@@ -341,7 +341,7 @@ class Guest(Protocol):
 
 
 class ServedBase(Protocol):
-    """The base image, served to the cluster's hosts over the network by one of them, in its guests' user's name."""
+    """An image, served to the cluster's hosts over the network by one of them, in its guests' user's name."""
 
     size_mib: int
 
@@ -373,18 +373,24 @@ class Host(Protocol):
     def daemon_cpu_s(self) -> float:
         """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""
 
-    def make_disk(self, method: str, shape: DiskShape = DiskShape()) -> tuple[Disk, float]:
-        """Make a disk from the base image with `method`; returns it and the seconds that took.
+    def make_disk(
+        self, method: str, shape: DiskShape = DiskShape(), *, system: System | None = None
+    ) -> tuple[Disk, float]:
+        """Make a disk from the base image with `method`, or from the disk of a `system` that firmware boots.
 
+        Returns it and the seconds that took.
         What lies under the disk (a file system to put it on, layers) is made before and not timed.
         Raises Unsupported where the host cannot do this method, or not in this shape.
         """
 
-    def serve_base(self) -> AbstractContextManager[ServedBase]:
-        """Serve this host's base image while within."""
+    def serve_base(self, system: System | None = None) -> AbstractContextManager[ServedBase]:
+        """Serve this host's base image, or the disk of a system, while within."""
 
-    def make_streamed_disk(self, served: ServedBase) -> tuple[Disk, float]:
-        """A disk over what another host serves, to be pulled here; and the seconds that making it took."""
+    def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:
+        """A disk over what another host serves, to be `pulled` here or not; and the seconds that making it took."""
+
+    def least_read_mib(self, system: System) -> float:
+        """What every boot of a system reads at least: its kernel and initramfs."""
 
     def link_cut(self, *, limit_s: float) -> AbstractContextManager[None]:
         """Within it the host is off the test network; after `limit_s` it comes back, whatever becomes of us.

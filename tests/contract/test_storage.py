@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios import cow_start, image_streaming, wipe
+from scenarios import cow_start, image_start, image_streaming, wipe
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 from workers.hypervisors.qemu import QemuGuest
@@ -92,4 +92,23 @@ def test_a_wipe_that_is_none_is_void(
     assert outcome.outcome == "failed"
     assert reason in (outcome.reason or "")
     assert sheet.samples()
+    assert not any(sample.valid for sample in sheet.samples())
+
+
+def test_a_guest_boots_while_its_image_is_elsewhere(lab: Lab) -> None:
+    sheet = lab.measure(image_start.SCENARIO, lab.bench(), methods=["remote"])
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason, len(outcome.evidence)) == ("measured", None, 2)
+    values = values_of(sheet)
+    assert values["read_mib"] > 8
+    assert values["served_mib"] > 8
+    assert lab.guests_left() == []
+
+
+def test_a_guest_that_did_not_boot_from_its_copy_is_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(QemuGuest, "disk_read_bytes", lambda guest: 8192)
+    sheet = lab.measure(image_start.SCENARIO, lab.bench(), methods=["overlay"])
+    (outcome,) = outcomes_of(sheet)
+    assert outcome.outcome == "failed"
+    assert "every boot reads" in (outcome.reason or "")
     assert not any(sample.valid for sample in sheet.samples())

@@ -1,4 +1,4 @@
-"""What one guest boots from on its host: the session's image of its system, or a copy that it fetched itself."""
+"""What one guest boots from on its host: the session's image of its system, a copy that it fetched, or its own disk."""
 
 import time
 from dataclasses import dataclass, field
@@ -26,13 +26,17 @@ class BootSource:
     system: System
     sent: SentSystem
     settings: DiskSettings
+    disk: DiskImage | None  # the guest's own, which firmware boots where there is one
     files: tuple[Path, ...] = ()
     boot: KernelBoot | FirmwareBoot | None = None
     made: list[Path] = field(default_factory=list)
 
     def prepare(self) -> None:
         """Raises Unsupported where the host lacks the firmware."""
-        self._boot_from(self.sent.files)
+        if self.disk is not None and self.system.firmware != "none":
+            self.boot = FirmwareBoot(self.disk, self._uefi())
+        else:
+            self._boot_from(self.sent.files)
 
     def fetch(self, observer: AgentLink, address: str) -> FetchReport:
         """Boot from a copy that the observer, at this address, serves to the host over the test network."""
@@ -84,8 +88,10 @@ class BootSource:
         if self.system.firmware == "none":
             self.boot = KernelBoot(*files)
             return
-        uefi = require_uefi(self.agent, _CALL_TIMEOUT_S) if self.system.firmware == "ovmf" else None
-        self.boot = FirmwareBoot(DiskImage(self._overlay(files[0]), "qcow2"), uefi)
+        self.boot = FirmwareBoot(DiskImage(self._overlay(files[0]), "qcow2"), self._uefi())
+
+    def _uefi(self) -> Path | None:
+        return require_uefi(self.agent, _CALL_TIMEOUT_S) if self.system.firmware == "ovmf" else None
 
     def _overlay(self, disk: Path) -> Path:
         """A disk of the guest's own over the system's."""

@@ -272,8 +272,10 @@ class QemuHost:
     def daemon_cpu_s(self) -> float:
         return float(self.link.agent.call("hypervisors.ledger.daemon_cpu_s", timeout_s=_CALL_TIMEOUT_S))
 
-    def make_disk(self, method: str, shape: DiskShape = _PLAIN_SHAPE) -> tuple[Disk, float]:
-        host, agent, base = self.link.host, self.link.agent, self.link.base
+    def make_disk(
+        self, method: str, shape: DiskShape = _PLAIN_SHAPE, *, system: System | None = None
+    ) -> tuple[Disk, float]:
+        host, agent, base = self.link.host, self.link.agent, self._base_of(system)
         folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
         agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
         if shape.inside != "none":
@@ -298,19 +300,32 @@ class QemuHost:
         return int(self.link.agent.call("hosts.wire.sent_bytes", timeout_s=_CALL_TIMEOUT_S, interface=wire))
 
     @contextlib.contextmanager
-    def serve_base(self) -> Iterator[ServedBase]:
-        host, agent, base = self.link.host, self.link.agent, self.link.base
-        server = disks.BaseServer(agent, base, BASE_MIB, host.address, uid=host.guest_uid, folder=self._work_folder())
+    def serve_base(self, system: System | None = None) -> Iterator[ServedBase]:
+        host, agent, base = self.link.host, self.link.agent, self._base_of(system)
+        server = disks.BaseServer(agent, base, host, folder=self._work_folder(), system=system)
         try:
             yield server
         finally:
             server.end()
 
-    def make_streamed_disk(self, served: ServedBase) -> tuple[Disk, float]:
+    def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:
         path = self._work_folder() / f"{self.cluster.next_name()}.qcow2"
         shape = DiskShape(cluster_size_kib=self.revision.disk.cluster_size_kib)
         server, uid = cast(disks.BaseServer, served), self.link.host.guest_uid
-        return disks.make_streamed_disk(self.link.agent, path, server, self.link.base, uid=uid, shape=shape)
+        base = self._base_of(server.system)
+        return disks.make_streamed_disk(self.link.agent, path, server, base, uid=uid, shape=shape, pulled=pulled)
+
+    def least_read_mib(self, system: System) -> float:
+        return self.cluster.systems.get(system, self.revision.guest).least_read_bytes / (1 << 20)
+
+    def _base_of(self, system: System | None) -> disks.Base:
+        """What disks are made from: the base image, or the disk of a system."""
+        if system is None:
+            return self.link.base
+        sent = self.cluster.systems.get(system, self.revision.guest)
+        asked = {"image": str(sent.files[0]), "folder": str(self._work_folder()), "digest": sent.digest}
+        copied = self.link.agent.call("volumes.base.copy_base", timeout_s=_SEND_TIMEOUT_S, **asked)
+        return disks.Base(Path(copied), sent.digest)
 
     def _work_folder(self) -> Path:
         """This session's folder on the host's disk, for its guests' VMMs."""
@@ -375,6 +390,7 @@ class QemuGuest:
             system=system,
             sent=self.cluster.systems.get(system, host.revision.guest),
             settings=host.revision.disk,
+            disk=_image_of(disk) if disk is not None else None,
         )
         self._domain: libvirt.virDomain | None = None
         self._requested_s: float | None = None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios.contract import WorkNotProven
+from scenarios.contract import Failed, Unsupported, WorkNotProven
 from workers.operations import operation
 
 BASE_MIB = 128
@@ -42,15 +42,40 @@ def make_base(folder: str, mib: int) -> dict[str, str]:
     path.parent.mkdir(parents=True, exist_ok=True)
     digest = _expected_digest(mib)
     if not path.exists() or _digest_of(path) != digest:
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
-            for chunk in _base_chunks(mib):
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        part.chmod(0o444)
-        part.replace(path)
+        _put(path, _base_chunks(mib))
     return {"path": str(path), "digest": digest}
+
+
+@operation
+def copy_base(image: str, folder: str, digest: str) -> str:
+    """A base that is `image`, every block of it allocated, made now if it is not in `folder` whole; its path.
+
+    Raises Unsupported where there is no room, and Failed (farm) where the image is not the one of this digest.
+    """
+    path = Path(folder) / f"base-{digest[:16]}.raw"
+    if path.exists():
+        return str(path)
+    size, space = os.stat(image).st_size, os.statvfs(folder)
+    if size > space.f_bavail * space.f_frsize:
+        raise Unsupported(f"no room for an image of {size >> 20} MiB in {folder}")
+    with Path(image).open("rb") as file:
+        _put(path, iter(lambda: file.read(1 << 20), b""))
+    if _digest_of(path) != digest:
+        path.unlink()
+        raise Failed("farm", f"the image {image} is not what it was")
+    return str(path)
+
+
+def _put(path: Path, chunks: Iterator[bytes]) -> None:
+    """A file that nobody writes any more; appears whole or not at all."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    part.chmod(0o444)
+    part.replace(path)
 
 
 @operation

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from scenarios.contract import WorkNotProven
+from scenarios.contract import Unsupported, WorkNotProven
 from workers.operations import operation
 from workers.volumes.base import bytes_in_common, extents_of, hand_over
 
@@ -14,7 +14,13 @@ _CHUNK_BYTES = 1 << 20
 
 @operation
 def create(base: str, target: str, uid: int) -> float:
-    """Make the disk `target`; returns the seconds from the first read until all is on stable storage."""
+    """Make the disk `target`; returns the seconds from the first read until all is on stable storage.
+
+    Raises Unsupported where there is no room.
+    """
+    size, space = os.stat(base).st_size, os.statvfs(Path(target).parent)
+    if size > space.f_bavail * space.f_frsize:
+        raise Unsupported(f"no room for a copy of {size >> 20} MiB")
     started = time.monotonic()
     # read and write, since the kernel's own copying calls share blocks where the file system can
     with Path(base).open("rb", buffering=0) as source, Path(target).open("xb", buffering=0) as disk:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scenarios.contract import DiskShape, Unsupported
+from scenarios.contract import DiskShape, System, Unsupported
 from workers.agent import AgentLink
-from workers.volumes import blank, copy, overlay, reflink, shared, streamed
+from workers.hosts.base import Host
+from workers.volumes import blank, copy, overlay, reflink, remote, shared, streamed
 
 FORMATS: Mapping[str, str] = {
     "overlay": overlay.FORMAT,
@@ -15,6 +16,7 @@ FORMATS: Mapping[str, str] = {
     "blank": blank.FORMAT,
     "shared": shared.FORMAT,
     "streamed": streamed.FORMAT,
+    "remote": remote.FORMAT,
 }
 SHARED_DISK_MIB = 64
 _CREATE_TIMEOUT_S = 120
@@ -71,13 +73,15 @@ class AgentDisk:
 class BaseServer:
     """A base image that the host at the other end of `agent` serves from now on, until `end`."""
 
-    def __init__(self, agent: AgentLink, base: Base, size_mib: int, address: str, *, uid: int, folder: Path) -> None:
-        self.size_mib = size_mib
+    def __init__(self, agent: AgentLink, base: Base, host: Host, *, folder: Path, system: System | None = None) -> None:
+        self.system = system
         self._agent = agent
-        asked = {"path": str(base.path), "address": address, "uid": uid, "pid_file": str(folder / "nbd.pid")}
-        started = agent.call("volumes.nbd.serve", timeout_s=_CREATE_TIMEOUT_S, **asked)
+        asked = {"path": str(base.path), "address": host.address, "uid": host.guest_uid}
+        pid_file = str(folder / "nbd.pid")
+        started = agent.call("volumes.nbd.serve", timeout_s=_CREATE_TIMEOUT_S, pid_file=pid_file, **asked)
+        self.size_mib = int(started["bytes"]) >> 20
         self._pid = int(started["pid"])
-        self.url = f"nbd://{address}:{started['port']}"
+        self.url = f"nbd://{host.address}:{started['port']}"
 
     def served_mib(self) -> float:
         served = self._agent.call("volumes.nbd.served_bytes", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
@@ -112,12 +116,12 @@ def make_disk(
 
 
 def make_streamed_disk(
-    agent: AgentLink, path: Path, served: BaseServer, base: Base, *, uid: int, shape: DiskShape
+    agent: AgentLink, path: Path, served: BaseServer, base: Base, *, uid: int, shape: DiskShape, pulled: bool
 ) -> tuple[AgentDisk, float]:
     """Make a disk over what a server has, on the agent's host, whose own `base` is the same."""
     asked = {"base": served.url, "target": str(path), "uid": uid, "cluster_size_kib": shape.cluster_size_kib}
     seconds = agent.call("volumes.streamed.create", timeout_s=_CREATE_TIMEOUT_S, **asked)
-    return AgentDisk(agent, "streamed", path, base, shape), float(seconds)
+    return AgentDisk(agent, "streamed" if pulled else "remote", path, base, shape), float(seconds)
 
 
 def make_file_system(agent: AgentLink, folder: Path, kind: str, *, uid: int, base_mib: int) -> Base:

@@ -18,7 +18,10 @@ _PROGRAM = "qemu-nbd"
 
 @operation
 def serve(path: str, address: str, uid: int, pid_file: str) -> dict[str, int]:
-    """Serve the raw image at `path`; returns the server's `port` and `pid`. Raises Unsupported."""
+    """Serve the raw image at `path`; returns the server's `port` and `pid`, and the image's `bytes`.
+
+    Raises Unsupported where the host has no such server.
+    """
     port = _free_port(address)
     user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
     where = [f"--bind={address}", f"--port={port}", f"--pid-file={pid_file}"]
@@ -33,7 +36,7 @@ def serve(path: str, address: str, uid: int, pid_file: str) -> dict[str, int]:
         raise Failed("hypervisor", f"{_PROGRAM} does not start: {' '.join(done.stderr.split())[-300:]}")
     pid = int(Path(pid_file).read_text())
     Path(pid_file).unlink()
-    return {"port": port, "pid": pid}
+    return {"port": port, "pid": pid, "bytes": Path(path).stat().st_size}
 
 
 @operation

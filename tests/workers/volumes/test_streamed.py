@@ -33,7 +33,7 @@ class Workshop:
     def make(self) -> AgentDisk:
         uid, path = self.cluster.hosts[1].guest_uid, self.base.path.with_name(uuid.uuid4().hex)
         shape = DiskShape(cluster_size_kib=64)
-        return make_streamed_disk(self.using, path, self.server, self.base, uid=uid, shape=shape)[0]
+        return make_streamed_disk(self.using, path, self.server, self.base, uid=uid, shape=shape, pulled=True)[0]
 
     def pull(self, disk: AgentDisk) -> None:
         """As the hypervisor would: copy what is elsewhere, then let go of it."""
@@ -48,7 +48,7 @@ def make_base(host: Host, agent: AgentLink, session: str) -> Base:
 
 
 def serve(host: Host, agent: AgentLink, base: Base) -> BaseServer:
-    return BaseServer(agent, base, MIB, host.address, uid=host.guest_uid, folder=base.path.parent)
+    return BaseServer(agent, base, host, folder=base.path.parent)
 
 
 @pytest.fixture(scope="module")
