@@ -177,7 +177,9 @@ def test_code_that_the_plan_was_not_made_for_is_refused(worker: Worker) -> None:
 
 
 def test_an_attempt_after_a_failed_one_begins_anew(worker: Worker) -> None:
-    plan = worker.plan(session="second-attempt")
+    over_s3 = {"style": "s3", "size_mib": 4, "segment_mib": 1}
+    asked = PlannedScenario("chunked_upload", SCENARIOS["chunked_upload"].version, over_s3)
+    plan = replace(worker.plan(session="second-attempt"), scenarios=(asked,))
     left = worker.home / "clusters" / NAME / "sessions" / plan.session / "bundle" / "logs"
     left.mkdir(parents=True)
     (left / "session.log").write_text("of the first attempt")
@@ -186,6 +188,8 @@ def test_an_attempt_after_a_failed_one_begins_anew(worker: Worker) -> None:
         log = packed.extractfile("logs/session.log")
         assert log is not None
         assert "first attempt" not in log.read().decode()
+    manifest, _, _ = read_bundle(worker.bundle)
+    assert [(outcome.outcome, outcome.reason) for outcome in manifest.outcomes] == [("measured", None)] * 2
     assert [path.name for path in (worker.home / "clusters" / NAME / "sessions" / plan.session).iterdir()] == ["lock"]
 
 

@@ -108,9 +108,8 @@ def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) ->
     }
     for name in ("catch_errors", "gatekeeper", "healthcheck", "listing_formats", "copy", "slo", "dlo"):
         sections[f"filter:{name}"] = {"use": f"egg:swift#{name}"}
-    if (
-        s3
-    ):  # parts may be smaller than S3's own 5 MiB; they go at once, since no expirer runs here that would come round
+    if s3:
+        # parts may be smaller than S3's own 5 MiB, and go at once: no expirer runs here that would come round
         sections["filter:s3api"] = {"use": "egg:swift#s3api", "min_segment_size": 1}
         sections["filter:slo"] = {"use": "egg:swift#slo", "allow_async_delete": False}
     for name, item in filters.items():
