@@ -120,6 +120,8 @@ class MigrationReport:
     downtime_ms: float | None
     sent_mib: float | None  # of the guest's memory, as it went over the wire
     passes: int | None  # over the memory
+    source_cpu_s: float | None  # of the sending VMM meanwhile, to its last 10 ms
+    daemon_cpu_s: float  # of the daemons on both hosts meanwhile
 
 
 @dataclass(frozen=True)

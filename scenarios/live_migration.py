@@ -11,7 +11,8 @@ the guest see, and the longer of the two), how many times longer that is than wh
 what the guest's clock hid of it, as its machine's real-time clock shows), how far the three tales are apart
 (`downtime_disagreement`: longest ÷ shortest), the work that the guest lost from the request until it worked as
 before (`brownout_ms`, in ms of its full work), the memory sent and the passes over it (`sent_mib`, `passes`), all
-that went over the source's link (`wire_mib`), and the CPU time of the receiving QEMU (`qemu_cpu_s`).
+that went over the source's link (`wire_mib`), and the CPU time of the receiving QEMU (`qemu_cpu_s`), of the sending
+one to its last 10 ms (`source_cpu_s`) and of both hosts' libvirtd (`daemon_cpu_s`).
 
 Not measured: what the guest's work loses when it is not memory but disk or network that it works on.
 
@@ -46,6 +47,8 @@ class LiveMigration:
         Metric("wire_mib", "MiB", "lower", 0.25, "Sent over the source's link", judged=False),
         Metric("passes", "passes", "lower", 0.5, "Passes over the memory", judged=False),
         Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMU", judged=False),
+        Metric("source_cpu_s", "s", "lower", 0.25, "CPU time of the sending QEMU", judged=False),
+        Metric("daemon_cpu_s", "s", "lower", 0.25, "CPU time of both libvirtd", judged=False),
     )
     parameters: tuple[Parameter, ...] = (
         *STYLE,
@@ -80,6 +83,9 @@ class LiveMigration:
         cell.record("total_ms", (report.finished_s - report.started_s) * 1e3)
         cell.record("blackout_ms", blackout_ms)
         cell.record("qemu_cpu_s", cpu_s)
+        cell.record("daemon_cpu_s", report.daemon_cpu_s)
+        if report.source_cpu_s is not None:
+            cell.record("source_cpu_s", report.source_cpu_s)
         if report.downtime_ms is not None:
             cell.record("downtime_ms", report.downtime_ms)
             cell.record("blackout_per_downtime", blackout_ms / max(report.downtime_ms, 1.0))

@@ -32,7 +32,7 @@ _PARTS = {"scenario": "its own code", "hosts": "the code on hosts", "guest": "th
 # what happens on hosts and where clocks are read; how plans and bundles travel decides no figure
 _ON_HOSTS = (
     *("workers/agent.py", "workers/basics.py", "workers/bench.py", "workers/heartbeats.py", "workers/processes.py"),
-    "workers/operations.py",
+    *("workers/operations.py", "workers/page_cache.py", "workers/image_server.py", "workers/leases.py"),
     *("workers/hypervisors/*.py", "workers/volumes/*.py", "workers/objectstores/*.py"),
 )
 # its kernel is Debian's: another one is another image, whose digest identifies the series

@@ -19,6 +19,7 @@ class Told:
     requested_s: list[float]
     answers: list[Beat]
     cpu_s: list[float]
+    daemon_cpu_s: float  # for all of them
     read_bytes: list[int]
     writes: list[WriteTimes]
     device_bytes: int | None  # written by the host's device meanwhile
@@ -40,10 +41,12 @@ def run(host: Host, nonces: Sequence[str], disks: Sequence[Disk], offset: int) -
     with contextlib.ExitStack() as running:
         pairs = zip(nonces, disks, strict=True)
         guests = [running.enter_context(host.guest(nonce=n, disk=disk, workload=workload)) for n, disk in pairs]
+        daemon_s = host.daemon_cpu_s()
         with ThreadPoolExecutor(len(guests)) as at_once:
             requested_s = list(at_once.map(lambda guest: guest.start(), guests))
         answers = [guest.first_answer(timeout_s=timeout_s) for guest in guests]
         cpu_s = [guest.vmm_cpu_s() for guest in guests]
+        daemon_cpu_s = host.daemon_cpu_s() - daemon_s
         read_bytes = [guest.disk_read_bytes() for guest in guests]
         before = host.written_bytes()
         for guest in guests:
@@ -53,7 +56,7 @@ def run(host: Host, nonces: Sequence[str], disks: Sequence[Disk], offset: int) -
             guest.stop()
         after = host.written_bytes()
     device_bytes = None if before is None or after is None else after - before
-    return Told(requested_s, answers, cpu_s, read_bytes, writes, device_bytes)
+    return Told(requested_s, answers, cpu_s, daemon_cpu_s, read_bytes, writes, device_bytes)
 
 
 def prove(cell: Cell, nonces: Sequence[str], told: Told) -> None:

@@ -1,4 +1,4 @@
-"""What a host can tell of a guest's boot: operations of its agent."""
+"""What a host can tell of a guest's boot and end, and what its daemon takes: operations of its agent."""
 
 import re
 import time
@@ -8,6 +8,7 @@ from workers import processes
 from workers.operations import operation
 
 _POLL_S = 0.003
+_CPU_POLL_S = 0.01  # the tick of the figure
 _DAEMONS = {"libvirtd", "virtqemud"}
 
 
@@ -34,6 +35,17 @@ def monotonic_s(real_s: float) -> float:
 def daemon_cpu_s() -> float:
     """CPU seconds so far of the daemon that manages this host's guests."""
     return sum(processes.cpu_s(pid) for pid in processes.all_pids() if processes.program_of(pid) in _DAEMONS)
+
+
+@operation
+def last_cpu_s(guest: str, limit_s: float) -> float:
+    """CPU seconds of the guest's VMM when it was last seen: waits until it is gone, or for `limit_s`."""
+    pids = processes.guests().get(guest, [])
+    deadline_s, last_s = time.monotonic() + limit_s, 0.0
+    while (now_s := sum(processes.cpu_s(pid) for pid in pids)) >= last_s and time.monotonic() < deadline_s:
+        last_s = now_s
+        time.sleep(_CPU_POLL_S)
+    return last_s
 
 
 @operation

@@ -145,7 +145,9 @@ def statistics(what: str, domain: libvirt.virDomain) -> dict[str, Any]:
         return {}
 
 
-def report(started_s: float, finished_s: float, told: dict[str, Any]) -> MigrationReport:
+def report(
+    started_s: float, finished_s: float, told: dict[str, Any], source_cpu_s: float | None, daemon_cpu_s: float
+) -> MigrationReport:
     """The report of a migration between these times, with what libvirt's job statistics tell of it."""
     downtime_ms, sent = told.get("downtime"), told.get("memory_processed")
     return MigrationReport(
@@ -154,4 +156,6 @@ def report(started_s: float, finished_s: float, told: dict[str, Any]) -> Migrati
         float(downtime_ms) if downtime_ms is not None else None,
         sent / (1 << 20) if sent is not None else None,
         told.get("memory_iteration"),
+        source_cpu_s,
+        daemon_cpu_s,
     )

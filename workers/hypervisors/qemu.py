@@ -57,6 +57,7 @@ from workers.hypervisors.domain import (
     mac_of,
 )
 from workers.hypervisors.events import FirstRuns, listen
+from workers.hypervisors.spent import SpentByMove
 from workers.hypervisors.systems import Systems
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
@@ -651,16 +652,17 @@ class QemuGuest:
         parameters = destination | migration.parameters_of(style)
         flags = migration.flags_of(style, copied_to.format if copied_to else None)
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
-        started_s = self.cluster.now_s()
-        migration.run(
-            what,
-            domain,
-            lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
-            timeout_s=timeout_s,
-            last_words=self._tail,
-            post_copy=style.post_copy,
-        )
-        finished_s = self.cluster.now_s()
+        with SpentByMove(self.name, self._link.agent, link.agent, timeout_s) as spent:
+            started_s = self.cluster.now_s()
+            migration.run(
+                what,
+                domain,
+                lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
+                timeout_s=timeout_s,
+                last_words=self._tail,
+                post_copy=style.post_copy,
+            )
+            finished_s = self.cluster.now_s()
         self._link = link
         self._disk = copied_to or self._disk
         self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
@@ -669,7 +671,7 @@ class QemuGuest:
         statistics = migration.statistics(what, self._domain)
         if not self._is_alive_on(link):
             raise Failed("hypervisor", f"{what}: the guest broke on arrival{self._tail()}")
-        return migration.report(started_s, finished_s, statistics)
+        return migration.report(started_s, finished_s, statistics, spent.source_cpu_s, spent.daemon_cpu_s)
 
     def wait_for_migration(self, phase: contract.MigrationPhase, *, timeout_s: float) -> None:
         migration.wait_for(phase, f"migration of guest {self.name}", self._started(), timeout_s=timeout_s)
