@@ -119,13 +119,14 @@ def _circumstances(
     facts, manifest = (bundle.facts or {}, bundle.manifest or {}) if bundle else ({}, {})
     hosts = facts.get("hosts", {})
     build: Mapping[str, Any] = next((one for one in manifest.get("builds", ()) if one["revision"] == cell.revision), {})
+    swift = build.get("settings", {}).get("swift")
     return Circumstances(
         params={**_defaults(cell), **json.loads(cell.params)},
         hosts=json.loads(cell.hosts),
         beside=beside,
         cores={name: cores for name, its in hosts.items() if (cores := count_of(its.get("cores")))},
         best=best.get((cell.cluster, cell.epoch), {}),
-        replicas=count_of(build.get("settings", {}).get("swift", {}).get("replicas")),
+        replicas=count_of(swift.get("replicas")) if isinstance(swift, dict) else None,
         base_mib=facts.get("sizes_mib", {}).get("base image"),
     )
 

@@ -1,6 +1,7 @@
 """The raw data beside the pages: samples, comparisons and findings as CSV, JSON and an Atom feed."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
@@ -49,8 +50,9 @@ def _records(samples: pd.DataFrame) -> list[dict[Any, Any]]:
             "params": json.loads(row["params"]),
             "hosts": json.loads(row["hosts"]),
             "taken_at": _iso(row["taken_at"]),
-            # pandas says NaN where there is nothing, which JSON does not know
-            **{name: None if pd.isna(row[name]) else row[name] for name in ("void_reason", "limit", "share")},
+            "void_reason": None if pd.isna(row["void_reason"]) else row["void_reason"],
+            # of nothing there is NaN, and of what took no time at all an endless share: JSON knows neither
+            **{name: row[name] if math.isfinite(row[name]) else None for name in ("limit", "share")},
         }
         for row in samples.to_dict("records")
     ]

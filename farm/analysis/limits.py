@@ -5,9 +5,10 @@ the bound is weaker and still true; where nothing is left there is no rule, and 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from farm.analysis.rules import PROBES_NEEDED
 from scenarios.contract import Direction
 from scenarios.probes import KINDS, OBSERVER, STORAGE, ProbeName
 
@@ -46,13 +47,18 @@ class Circumstances:
     base_mib: float | None
 
 
-def best_of(probes: list[tuple[Place, float]]) -> dict[Place, float]:
-    """The best value of each place: a busy moment makes a probe worse, and nothing makes it better than it is."""
-    best: dict[Place, float] = {}
+def best_of(probes: Iterable[tuple[Place, float]]) -> dict[Place, float]:
+    """The best value of each place that was probed often enough.
+
+    A busy moment makes a probe worse, and nothing makes it better than it is.
+    """
+    found: dict[Place, list[float]] = {}
     for place, value in probes:
-        choose = max if KINDS[place[0]].better == "higher" else min
-        best[place] = choose(best.get(place, value), value)
-    return best
+        found.setdefault(place, []).append(value)
+    enough = {place: values for place, values in found.items() if len(values) >= PROBES_NEEDED}
+    return {
+        place: max(values) if KINDS[place[0]].better == "higher" else min(values) for place, values in enough.items()
+    }
 
 
 def count_of(value: object) -> int | None:

@@ -26,6 +26,7 @@ AGREEMENT = 0.5  # share of the whole effect that a session, and the raw series,
 
 DETECTABLE_POWER = 0.8  # share of campaigns that must find an effect for it to be called detectable
 BEYOND_LIMIT = 1.1  # share of what is physically possible above which a session's metric is void: that is our error
+PROBES_NEEDED = 3  # below which the best of them may be a busy moment's, and no limit is known
 NOISE_FREEDOM_NEEDED = 8  # degrees of freedom below which nobody relies on a scatter: two A/A campaigns of five blocks
 
 

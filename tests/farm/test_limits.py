@@ -101,8 +101,9 @@ def test_the_limit_is_the_best_of_its_epoch_and_cluster(farmhouse: Farmhouse) ->
     farmhouse.take_in(plan, draft)
     probe = queries.probes(farmhouse.engine, EVERYTHING)[-1]
     slow = a_probe(probe, kind="network", at="h1", to="h2", value=100.0)
+    slows = [slow, a_probe(slow, value=90.0), a_probe(slow, value=80.0)]
     fast, elsewhere = a_probe(slow, value=4000.0, block=1), a_probe(slow, value=9000.0, epoch="another")
-    best = best_by_epoch([slow, fast, elsewhere, a_probe(slow, value=8000.0, cluster="birch")])
+    best = best_by_epoch([*slows, fast, elsewhere, a_probe(slow, value=8000.0, cluster="birch")])
     assert best[probe.cluster, probe.epoch] == {("network", "h1", "h2"): 4000.0}
     assert len(best) == 3
 
@@ -111,5 +112,6 @@ def test_the_limit_is_the_best_of_its_epoch_and_cluster(farmhouse: Farmhouse) ->
     moves = samples.assign(value=2000.0)
     frame = pd.concat([moves, sent], ignore_index=True)
     bundles: list[Bundle] = queries.bundles(farmhouse.engine, EVERYTHING)
-    assert not hold(frame, [slow], bundles)["valid"][: len(moves)].any()  # 4 s at least, and 2 s are claimed
-    assert hold(frame, [slow, fast], bundles)["valid"].all()
+    assert not hold(frame, slows, bundles)["valid"][: len(moves)].any()  # 4 s at least, and 2 s are claimed
+    assert hold(frame, [*slows, fast], bundles)["valid"].all()
+    assert hold(frame, slows[:2], bundles)["valid"].all()

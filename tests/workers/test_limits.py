@@ -69,6 +69,24 @@ def test_what_cannot_be_probed_has_no_limit_and_says_why(hypervisors: QemuCluste
     assert log[0].startswith("no limit is known of the disks of the store: they lie on another disk than /dev/shm/")
 
 
+@pytest.mark.machine
+def test_a_link_that_is_down_has_no_limit_and_holds_nothing_up(hypervisors: QemuCluster) -> None:
+    folder = hypervisors.cluster.folder / "sessions" / SESSION
+    folder.mkdir(parents=True, exist_ok=True)
+    log: list[str] = []
+    second = hypervisors.links[1].agent
+    second.run(["ip", "link", "set", "eth0", "down"], timeout_s=10)
+    try:
+        found = limits_of(hypervisors, folder, log).probe(0)
+    finally:
+        second.run(["ip", "link", "set", "eth0", "up"], timeout_s=10)
+    assert places(found) == OF_HOSTS | OF_STORE | {("network", OBSERVER, STORAGE)}
+    assert [line.partition(":")[0] for line in log] == [
+        "no limit is known of the network from h1 to h2",
+        "no limit is known of the network from h2 to h1",
+    ]
+
+
 def test_a_probe_of_a_disk_leaves_no_file(tmp_path: Path) -> None:
     with start_link() as agent:
         found = agent.call("probes.disk", timeout_s=30, path=str(tmp_path / "probe"), limit_s=0.1)

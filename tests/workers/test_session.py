@@ -115,6 +115,13 @@ def read_facts(path: Path) -> Facts:
     return parse_json(text, Facts, source="facts")
 
 
+def blocks_of_probes(path: Path) -> set[int]:
+    with tarfile.open(path) as packed:
+        text = packed.extractfile("limits.jsonl")
+        assert text is not None
+        return {json.loads(line)["block"] for line in text.read().splitlines()}
+
+
 def marked(session: str) -> bool:
     return bool(processes.marked(processes.LEASE_VARIABLE, [session]))
 
@@ -145,6 +152,7 @@ def test_a_check_in_that_cannot_be_built_is_the_stacks_fault_and_costs_the_other
     assert {s["block"] for s in samples} == {0, 1}
     assert all(s["valid"] and s["value"] > 0 for s in samples)
     assert {"facts.json", "limits.jsonl", "manifest.json.sig", "logs/session.log"} <= names
+    assert blocks_of_probes(worker.bundle) == {0, 1, 2}  # before, between and after
     assert not marked(plan.session)
 
     load = read_facts(worker.bundle).load
