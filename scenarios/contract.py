@@ -75,12 +75,16 @@ class Beat:
 
 @dataclass(frozen=True)
 class WriteTimes:
-    """What the guest says of its write test: median and 99th percentile of each pass over the same blocks, µs."""
+    """What the guest says of its write test: median and 99th percentile of each pass over the same blocks, µs.
+
+    `read_us`: the median of reading blocks behind them, which nobody wrote.
+    """
 
     first_us: float
     first_p99_us: float
     second_us: float
     second_p99_us: float
+    read_us: float
     began_s: float  # when the observer told it to begin
     ended_s: float  # when the observer heard that it had ended
     blocks: int  # written twice

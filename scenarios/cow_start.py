@@ -2,14 +2,14 @@
 
 Each method makes a disk from the same base image of incompressible data: a qcow2 `overlay`, a `reflink` of the
 file system, a full `copy`. A guest boots with it, reads from it, answers, and then writes blocks that lie each in
-a cluster of their own, all of them twice, past all caches of its own.
+a cluster of their own, all of them twice, and reads others, past all caches of its own.
 
 Measured: making the disk (`create_ms`, by the host's own clock), request to first answer (`answer_ms`), QEMU's CPU
 time by then, libvirtd's, and what was read from the disk (`qemu_cpu_s`, `daemon_cpu_s`, `read_kib`), median and 99th
 percentile of the first and of the second write to the same blocks (`first_write_us` …, by the guest's clock), the
-medians' ratio, and what the host's device wrote for each byte that the guests did (`write_amplification`). Of several
-guests that write at once it is the median guest's figure, but the worst guest's 99th percentiles and the last one's
-answer.
+medians' ratio, the median read of blocks that the base alone has (`read_us`), and what the host's device wrote,
+whoever else writes to it, for each byte that the guests did (`write_amplification`). Of several guests that write at
+once it is the median guest's figure, but the worst guest's 99th percentiles and the last one's answer.
 
 Not measured: throughput; the base image coming from elsewhere, since it is in the host's page cache.
 
@@ -44,6 +44,7 @@ class CowStart:
         Metric("first_write_p99_us", "µs", "lower", 0.5, "99th percentile of first writes", judged=False),
         Metric("second_write_p99_us", "µs", "lower", 0.5, "99th percentile of second writes", judged=False),
         Metric("write_amplification", "ratio", "lower", 0.25, "Bytes the device wrote for the guest's", judged=False),
+        Metric("read_us", "µs", "lower", 0.25, "Read of a block that the base alone has", judged=False),
         Metric("read_kib", "KiB", "lower", 0.25, "Read from the disk to the first answer", judged=False),
     )
     parameters: tuple[Parameter, ...] = (
@@ -103,6 +104,7 @@ def _record(cell: Cell, told: write_test.Told) -> None:
     cell.record("first_write_penalty", first_us / max(second_us, 1.0))
     cell.record("first_write_p99_us", max(writes.first_p99_us for writes in told.writes))
     cell.record("second_write_p99_us", max(writes.second_p99_us for writes in told.writes))
+    cell.record("read_us", median(writes.read_us for writes in told.writes))
     if told.device_bytes is not None:
         cell.record("write_amplification", told.device_bytes / told.written_bytes)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scenarios.contract import Beat, Cell, Disk, Host, Workload, WriteTimes
 
 BLOCKS, BLOCK_BYTES, PASSES = 128, 4096, 2
+READS = 32  # of blocks that nobody wrote, when the writes have ended
 TIMEOUT_S = 60.0
 TIMEOUT_PER_GUEST_S = 10.0  # on hosts with less processors than guests they take turns
 
@@ -20,7 +21,8 @@ class Told:
     answers: list[Beat]
     cpu_s: list[float]
     daemon_cpu_s: float  # for all of them
-    read_bytes: list[int]
+    read_bytes: list[int]  # until all had answered
+    read_later_bytes: list[int]  # until the writes had ended
     writes: list[WriteTimes]
     device_bytes: int | None  # written by the host's device meanwhile
 
@@ -52,17 +54,20 @@ def run(host: Host, nonces: Sequence[str], disks: Sequence[Disk], offset: int) -
         for guest in guests:
             guest.begin_writes()
         writes = [guest.write_times(timeout_s=timeout_s) for guest in guests]
+        read_later_bytes = [guest.disk_read_bytes() for guest in guests]
         for guest in guests:
             guest.stop()
         after = host.written_bytes()
     device_bytes = None if before is None or after is None else after - before
-    return Told(requested_s, answers, cpu_s, daemon_cpu_s, read_bytes, writes, device_bytes)
+    return Told(requested_s, answers, cpu_s, daemon_cpu_s, read_bytes, read_later_bytes, writes, device_bytes)
 
 
 def prove(cell: Cell, nonces: Sequence[str], told: Told) -> None:
     """Each guest was ours and wrote all of its blocks, and none had ended when another began."""
     latest_s, earliest_s = max(w.began_s for w in told.writes), min(w.ended_s for w in told.writes)
     cell.prove(latest_s < earliest_s, f"one guest had written {latest_s - earliest_s:.3f} s before another began")
+    for before, after in zip(told.read_bytes, told.read_later_bytes, strict=True):
+        cell.prove(after - before >= READS * BLOCK_BYTES, f"{after - before} bytes read after the writes")
     for nonce, answer, writes in zip(nonces, told.answers, told.writes, strict=True):
         cell.prove(answer.nonce == nonce, f"a guest answered '{answer.nonce}', not its nonce '{nonce}'")
         cell.prove(writes.blocks == BLOCKS, f"{writes.blocks} blocks written, not {BLOCKS}")

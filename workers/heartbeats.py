@@ -19,7 +19,7 @@ _SO_TIMESTAMPNS = 35  # Linux, x86 and ARM; the socket module does not name it
 _TIMESPEC = struct.Struct("ll")
 _BEAT, _WRITES, _DISK = b"FARM1", b"FARM1-WRITES", b"FARM1-DISK"
 _BEGIN = b"FARM1-BEGIN"
-_BEAT_NUMBERS, _WRITE_NUMBERS, _DISK_NUMBERS = 8, 6, 2
+_BEAT_NUMBERS, _WRITE_NUMBERS, _DISK_NUMBERS = 8, 7, 2
 _DATAGRAM_BYTES = 512
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _STOP_S = 2.0
@@ -31,7 +31,7 @@ class _Heard:
     """What one guest has said: `beats` are the fields of a contract.Beat in their order, but for the nonce."""
 
     beats: list[list[float]] = field(default_factory=list)
-    # began_s, ended_s (as seen from here), first_us, first_p99_us, second_us, second_p99_us, blocks, errno
+    # began_s, ended_s (as seen from here), first_us, first_p99_us, second_us, second_p99_us, read_us, blocks, errno
     writes: list[float] | None = None
     may_write: bool = False
     began_s: float | None = None  # when it was first told to write

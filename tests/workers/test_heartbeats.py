@@ -39,10 +39,10 @@ def test_heartbeats_arrive_in_order_with_their_counters(port: int, send: Send) -
         send(f"FARM1 n1 {sequence} {sequence * 2} 1 2 3 4 5 6")
     first = heartbeats.first(port, "n1", limit_s=5)
     send("FARM1 n1 50 100 1 2 3 4 5 6")
-    send("FARM1-WRITES n1 11 15 7 9 128 0")
+    send("FARM1-WRITES n1 11 15 7 9 5 128 0")
     writes = heartbeats.write_times(port, "n1", limit_s=5)
     assert writes is not None
-    assert writes[2:] == [11, 15, 7, 9, 128, 0]
+    assert writes[2:] == [11, 15, 7, 9, 5, 128, 0]
     assert before_s <= writes[0] <= writes[1] <= time.monotonic()
     heard = heartbeats.beats(port, "n1", before_s, time.monotonic())
     assert heard[0] == first
@@ -70,7 +70,7 @@ def test_a_guest_is_told_to_write_until_it_has_written(port: int) -> None:
         for sequence in (b"1", b"2"):  # as if the first answer were lost
             guest.send(b"FARM1 n1 " + sequence + b" 0 0 0 0 0 0 0")
             assert guest.recv(100) == b"FARM1-BEGIN"
-        guest.send(b"FARM1-WRITES n1 1 1 1 1 8 0")
+        guest.send(b"FARM1-WRITES n1 1 1 1 1 1 8 0")
         assert heartbeats.write_times(port, "n1", limit_s=5) is not None
         guest.send(b"FARM1 n1 3 0 0 0 0 0 0 0")
         guest.settimeout(0.2)

@@ -16,9 +16,10 @@
  * answer and when it had answered ("FARM-READY nonce ready answered").
  *
  * When the write test has ended, a second datagram follows each heartbeat: the median and the 99th percentile of
- * each pass in µs, how many blocks were written twice, and the error that ended it early, or 0:
+ * each pass in µs, the median of reading blocks that nobody wrote, how many blocks were written twice, and the error
+ * that ended it early, or 0:
  *
- *     FARM1-WRITES nonce first_us first_p99_us second_us second_p99_us blocks errno
+ *     FARM1-WRITES nonce first_us first_p99_us second_us second_p99_us read_us blocks errno
  *
  * And one for each read and write of the disk that are timed, in µs:
  *
@@ -32,7 +33,7 @@
  *     farm.memory_mib=N farm.pages_per_s=N   rewrite N MiB of memory at this rate, and check it all the while
  *     farm.disk=1                       write blocks of /dev/vda, and check each before it is written again
  *     farm.disk_times=1                 read blocks from all over /dev/vda, write some at its end, and time each
- *     farm.write_blocks=N               the write test, once the observer has sent anything: N blocks, twice
+ *     farm.write_blocks=N               the write test, once the observer has sent anything: N blocks, twice; then it reads others
  *     farm.write_offset=N               bytes by which all of its blocks lie after their places
  *
  * `workers/guest_image.py` builds it; `workers/heartbeats.py` and `workers/volumes/base.py` know the two formats.
@@ -71,6 +72,7 @@ enum {
 	DISK_STEP_MS = 10,
 	DISK_BLOCKS = 32, /* at the disk's end, where the write test never comes */
 	DISK_WAIT_MS = 5000,
+	READ_TEST_BLOCKS = 32,
 	TIMED_STEP_MS = 5,
 	TIMED_PASS = 3, /* of the words that are written: the write test has two */
 	TICK_MS = 1,
@@ -89,7 +91,7 @@ static _Atomic uint64_t stall_us, rtc_s, rtc_at_us;
 struct pass_times {
 	uint32_t median_us, p99_us;
 };
-static struct pass_times first_pass, second_pass;
+static struct pass_times first_pass, second_pass, read_pass;
 static int blocks_written, write_error;
 static atomic_bool writes_ended; /* set last */
 
@@ -418,6 +420,15 @@ struct write_test {
 	int network;
 };
 
+static void tell_times(struct pass_times *times, uint64_t *took_ns, long count)
+{
+	if (!count)
+		return;
+	qsort(took_ns, count, sizeof *took_ns, by_size);
+	times->median_us = (took_ns[count / 2] + 500) / 1000;
+	times->p99_us = (took_ns[(count * 99 + 99) / 100 - 1] + 500) / 1000;
+}
+
 /* One pass over the write test's blocks, up to the first that the disk refuses; how many were written. */
 static long write_pass(const struct write_test *test, uint64_t pass, struct pass_times *times)
 {
@@ -434,14 +445,25 @@ static long write_pass(const struct write_test *test, uint64_t pass, struct pass
 		}
 		took_ns[done] = now_ns() - began;
 	}
-	qsort(took_ns, done, sizeof *took_ns, by_size);
-	if (done) {
-		times->median_us = (took_ns[done / 2] + 500) / 1000;
-		times->p99_us = (took_ns[(done * 99 + 99) / 100 - 1] + 500) / 1000;
-	}
+	tell_times(times, took_ns, done);
 	free(took_ns);
 	free(block);
 	return done;
+}
+
+/* Read blocks behind those of the write test, which lie as it would have written them. */
+static void time_reads(const struct write_test *test)
+{
+	uint64_t took_ns[READ_TEST_BLOCKS], *block = aligned_alloc(BLOCK_BYTES, BLOCK_BYTES);
+	for (int i = 0; i < READ_TEST_BLOCKS; i++) {
+		off_t at = test->offset + (off_t)(test->blocks + i) * WRITE_TEST_STRIDE;
+		uint64_t began = now_ns();
+		if (pread(disk, block, BLOCK_BYTES, at) != BLOCK_BYTES)
+			write_error = errno ? errno : EIO;
+		took_ns[i] = now_ns() - began;
+	}
+	tell_times(&read_pass, took_ns, READ_TEST_BLOCKS);
+	free(block);
 }
 
 /* Wait until the observer sends anything; heartbeats go on meanwhile. */
@@ -460,6 +482,8 @@ static void *write_test(void *argument)
 		blocks_written = write_pass(test, 2, &second_pass);
 	if (fdatasync(disk))
 		write_error = errno;
+	if (!write_error)
+		time_reads(test);
 	writes_ended = true;
 	return NULL;
 }
@@ -534,9 +558,9 @@ static void beat(int network, uint64_t sequence)
 static void report_writes(int network)
 {
 	char datagram[256];
-	int length = snprintf(datagram, sizeof datagram, "FARM1-WRITES %s %u %u %u %u %d %d", nonce,
+	int length = snprintf(datagram, sizeof datagram, "FARM1-WRITES %s %u %u %u %u %u %d %d", nonce,
 			      first_pass.median_us, first_pass.p99_us, second_pass.median_us, second_pass.p99_us,
-			      blocks_written, write_error);
+			      read_pass.median_us, blocks_written, write_error);
 	send(network, datagram, length, MSG_DONTWAIT);
 }
 

@@ -554,12 +554,13 @@ class QemuGuest:
     def write_times(self, *, timeout_s: float) -> WriteTimes:
         heard = self._hear("write_times", timeout_s, "did not end its write test")
         began_s, ended_s, *times_us, blocks, error = heard
-        first_us, first_p99_us, second_us, second_p99_us = times_us
+        first_us, first_p99_us, second_us, second_p99_us, read_us = times_us
         return WriteTimes(
             first_us=first_us,
             first_p99_us=first_p99_us,
             second_us=second_us,
             second_p99_us=second_p99_us,
+            read_us=read_us,
             began_s=began_s,
             ended_s=ended_s,
             blocks=int(blocks),
