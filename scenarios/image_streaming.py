@@ -5,9 +5,10 @@ hypervisor is asked to bring everything that the disk lacks, in the background. 
 from all over its disk, writes some, past all caches of its own, and times each. The sender's link is capped, so that
 the image does not come quicker than a network would bring it.
 
-Measured: request to first answer (`answer_ms`), how long the pull takes (`stream_s`) and how fast that is
-(`stream_mib_s`), what the other host served in all (`served_mib`), and the 99th percentile of the guest's reads and
-writes while the image comes against afterwards (`read_p99_us`, `read_p99_after_us` …, by the guest's clock).
+Measured: request to first answer (`answer_ms`), the CPU time of QEMU and libvirtd until the image has come
+(`qemu_cpu_s`, `daemon_cpu_s`), how long the pull takes and how fast that is (`stream_s`, `stream_mib_s`), what the
+other host served in all (`served_mib`), and the 99th percentile of the guest's reads and writes while the image comes
+against afterwards (`read_p99_us`, `read_p99_after_us` …, by the guest's clock).
 
 Not measured: many guests that pull the same image; images that are compressed or come from an object store.
 
@@ -37,6 +38,8 @@ class ImageStreaming:
         Metric("stream_s", "s", "lower", 0.25, "Pulling the image"),
         Metric("stream_mib_s", "MiB/s", "higher", 0.25, "Speed of the pull", judged=False),
         Metric("served_mib", "MiB", "lower", 0.1, "Read of the image on the other host", judged=False),
+        Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of QEMU until the image has come", judged=False),
+        Metric("daemon_cpu_s", "s", "lower", 0.25, "CPU time of libvirtd until the image has come", judged=False),
         Metric("read_p99_us", "µs", "lower", 0.5, "99th percentile of reads meanwhile", judged=False),
         Metric("write_p99_us", "µs", "lower", 0.5, "99th percentile of writes meanwhile", judged=False),
         Metric("read_p99_after_us", "µs", "lower", 0.5, "99th percentile of reads afterwards", judged=False),
@@ -62,9 +65,12 @@ class ImageStreaming:
                 within.enter_context(server.link_capped(bandwidth_mib_s, limit_s=2 * TIMEOUT_S + pull_timeout_s))
             disk, _ = host.make_streamed_disk(served)
             guest = within.enter_context(host.guest(nonce=nonce, disk=disk, workload=Workload(disk_times=True)))
+            daemon_s = host.daemon_cpu_s()
             requested_s = guest.start()
             answer = guest.first_answer(timeout_s=TIMEOUT_S)
             started_s, finished_s = guest.pull(timeout_s=pull_timeout_s)
+            cell.record("qemu_cpu_s", guest.vmm_cpu_s())
+            cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
             served_mib = served.served_mib()
             bench.pause_s(SETTLE_S + AFTER_S)
             self._record_times(cell, guest, started_s, finished_s)
