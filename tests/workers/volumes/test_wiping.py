@@ -1,5 +1,6 @@
 """Wiping on a real XFS, and that what was not wiped, or can be read again, is found."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from scenarios.contract import Unsupported, WorkNotProven
 from scenarios.wipe import METHODS
 from workers.agent import AgentLink
 from workers.hosts.namespaces import LocalCluster
+from workers.volumes import wiping
 from workers.volumes.marked import AgentVolume
 
 pytestmark = pytest.mark.machine
@@ -97,3 +99,15 @@ def test_a_way_that_is_not_there_is_unsupported(workshop: Workshop) -> None:
     with pytest.raises(Unsupported, match="no method 'magic'"):
         volume.wipe("magic")
     volume.remove()
+
+
+def test_a_file_system_that_shows_what_was_there_before_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    extents = wiping.make(str(volume), 1, "tenant")
+    former = volume.read_bytes()
+    wiping.wipe(str(volume), 1, "punch_hole")
+    monkeypatch.setattr("os.posix_fallocate", lambda file, offset, length: os.pwrite(file, former[:length], offset))
+    with pytest.raises(WorkNotProven, match="shows 2048 sectors of the former tenant"):
+        wiping.prove_next_tenant(str(volume), 1, "tenant", extents)
