@@ -115,3 +115,25 @@ def test_the_limit_is_the_best_of_its_epoch_and_cluster(farmhouse: Farmhouse) ->
     assert not hold(frame, slows, bundles)["valid"][: len(moves)].any()  # 4 s at least, and 2 s are claimed
     assert hold(frame, [*slows, fast], bundles)["valid"].all()
     assert hold(frame, slows[:2], bundles)["valid"].all()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"swift": None}, {"swift": "three"}, {"swift": []}, {"swift": {"replicas": {}}}]
+)
+@pytest.mark.parametrize("params", [{}, {"guests": "many"}, {"guests": "0"}, {"guests": ""}])
+def test_nonsense_in_a_bundle_is_no_limit_and_no_crash(
+    farmhouse: Farmhouse, settings: dict[str, Any], params: dict[str, str]
+) -> None:
+    plan = a_plan(farmhouse.inventory["acorn"], "s1")
+    draft = Draft(plan, value=lambda *place: 0.0)
+    for build in draft.manifest["builds"]:
+        build["settings"] = settings
+    for record in (*draft.samples, *draft.manifest["outcomes"]):
+        record["params"] = params
+    for its in draft.facts["hosts"].values():
+        its["cores"] = "2"
+    draft.facts["sizes_mib"] = {"base image": -1.0}
+    farmhouse.take_in(plan, draft)
+    frame = held_samples(farmhouse.engine, EVERYTHING)
+    assert len(frame) == len(draft.samples)
+    assert set(frame[frame["limit"].notna()]["metric"]) <= {"answer_ms"}
