@@ -73,7 +73,8 @@ def pids(cluster: LocalCluster) -> list[int | None]:
 def libvirtd_of(pid: int | None) -> int:
     assert pid is not None
     namespace = processes.pid_namespace(pid)
-    daemons = [p for p in processes.all_pids() if processes.command_line(p)[0].endswith("/libvirtd")]
+    named = {p: processes.command_line(p)[:1] for p in processes.all_pids()}  # nothing for one that has just ended
+    daemons = [p for p, name in named.items() if name and name[0].endswith("/libvirtd")]
     return next(daemon for daemon in daemons if processes.pid_namespace(daemon) == namespace)
 
 
