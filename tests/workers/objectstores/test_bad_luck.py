@@ -99,11 +99,13 @@ def test_a_disk_that_fills_is_named_and_harms_one_upload_only(bed: Bed, reposito
             store.upload_single("too-large", size_mib=4096)
         fillers = [fill(deployment.mounts[disk], left_mib=8) for disk in ("d1", "d2", "d3")]
         with pytest.raises(Failed, match="50[37].*d3 has [0-9]+ MiB left") as caught:
-            store.upload_segments("full", size_mib=64, segment_mib=16, parallel=2)
+            store.upload_segments("full", size_mib=16, segment_mib=8, parallel=2)
         assert caught.value.fault == "stack"
         for filler in fillers:
             filler.unlink()
-        assert [outcome.outcome for outcome in measured(store).outcomes()] == ["measured"] * 2
+        assert [outcome.outcome for outcome in measured(store, size_mib=4, segment_mib=1).outcomes()] == [
+            "measured"
+        ] * 2
 
 
 def test_a_store_that_dies_is_the_stacks_fault(bed: Bed, repository: DeploymentRepository) -> None:
@@ -146,7 +148,8 @@ class Odd:
 
 def test_a_store_that_does_not_take_care_fails(bed: Bed, repository: DeploymentRepository) -> None:
     with bed.deploy(build_with(repository, CARELESS)) as careless:
-        sheet = measured(SwiftStore(careless, bed.observer, bed.payload), object_as_file.SCENARIO)
+        store = SwiftStore(careless, bed.observer, bed.payload)
+        sheet = measured(store, object_as_file.SCENARIO, size_mib=4, segment_mib=1)
     failed = {o.params["what"]: str(o.reason) for o in sheet.outcomes() if (o.outcome, o.fault) == ("failed", "stack")}
     assert set(failed) == {"read", "delete", "retry"}
     assert "are not what was sent" in failed["read"]
