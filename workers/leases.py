@@ -74,7 +74,8 @@ class _Server:
 
     def _introduce(self, mac: bytes, address: IPv4Interface) -> None:
         """Tell the kernel whose address it is: looking for it would cost up to a second after the guest is up."""
-        command = ["ip", "neigh", "replace", str(address.ip), "lladdr", mac.hex(":"), "dev", self.interface]
+        known = ["lladdr", mac.hex(":"), "dev", self.interface, "nud", "reachable"]  # forgotten when it is silent
+        command = ["ip", "neigh", "replace", str(address.ip), *known]
         subprocess.run(command, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=True)
 
 
@@ -152,10 +153,7 @@ def forget(mac: str) -> None:
     """Give it none any more; harmless when none was kept."""
     for server in _servers:
         with server.news:
-            kept = server.kept.pop(bytes.fromhex(mac.replace(":", "")), None)
-        if kept is not None and kept.leased_s is not None:
-            command = ["ip", "neigh", "del", str(kept.address.ip), "dev", server.interface]
-            subprocess.run(command, capture_output=True, timeout=_COMMAND_TIMEOUT_S, check=False)
+            server.kept.pop(bytes.fromhex(mac.replace(":", "")), None)
 
 
 @operation

@@ -29,7 +29,7 @@ from workers.guest_image import GuestImage, compile_guest, kernel_of
 
 _DEBIAN = Path(__file__).parent / "guest" / "debian"
 _DEBIAN_PACKAGES = ("systemd-sysv", "udev", "linux-image-cloud-amd64", "initramfs-tools", "zstd")
-_DEBIAN_ARGUMENTS = "root=/dev/vda2 rw console=ttyS0 quiet net.ifnames=0 panic=-1"
+_DEBIAN_ARGUMENTS = "root=/dev/vda2 rw console=ttyS0 quiet net.ifnames=0 panic=-1 init=/usr/local/sbin/farm-init"
 _DEBIAN_SUITE = "bookworm"
 _DATA_MIB = 2048
 _DATA_SEED = 20_251_122
@@ -122,9 +122,10 @@ def _take_over(root: Path, pattern: str, name: str) -> None:
 
 
 def _add_service(root: Path, answering: bytes) -> None:
-    program = root / "usr" / "local" / "sbin" / "farm-guest"
-    program.write_bytes(answering)
-    program.chmod(0o755)
+    programs = root / "usr" / "local" / "sbin"
+    for name, content in (("farm-guest", answering), ("farm-init", (_DEBIAN / "farm-init").read_bytes())):
+        (programs / name).write_bytes(content)
+        (programs / name).chmod(0o755)
     units = root / "etc" / "systemd" / "system"
     wanted = units / "multi-user.target.wants"
     wanted.mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,9 @@ def _cached(home: Path, system: str, key: str, write: Callable[[Path], int]) -> 
     with _locked(cache / f"{system}.lock"):
         image = _read(folder, system)
         if image is None:
-            _make(folder, write)
+            for left_over in cache.glob(f"part-{system}-*"):  # of a killed process: we hold the lock
+                shutil.rmtree(left_over)
+            _make(folder, system, write)
             _remove_oldest(cache, system)
             image = _read(folder, system)
     if image is None:
@@ -207,8 +210,8 @@ def _read(folder: Path, system: str) -> SystemImage | None:
     return SystemImage(system, folder / "disk.raw", digest, int(boot_bytes)) if found == digest else None
 
 
-def _make(folder: Path, write: Callable[[Path], int]) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="part-") as text:
+def _make(folder: Path, system: str, write: Callable[[Path], int]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"part-{system}-") as text:
         made = Path(text) / "made"
         made.mkdir(mode=0o755)
         boot_bytes = write(Path(text))

@@ -47,3 +47,11 @@ def test_a_damaged_disk_is_made_anew(system: SystemImage, image: GuestImage, hom
 def test_an_undamaged_disk_stays(system: SystemImage, image: GuestImage, home: Path) -> None:
     before = small_system(home, image).disk.stat()
     assert small_system(home, image).disk.stat().st_ino == before.st_ino
+
+
+def test_what_a_killed_build_left_is_removed(system: SystemImage, image: GuestImage, home: Path) -> None:
+    left_over = system.disk.parents[1] / "part-small-killed"
+    left_over.mkdir()
+    system.disk.unlink()
+    small_system(home, image)
+    assert not left_over.exists()
