@@ -52,9 +52,20 @@ def test_a_stage_that_nobody_saw_has_no_sample(stage: str) -> None:
     assert stage.replace("_s", "_ms") not in values
 
 
+def test_a_console_that_the_host_saw_late_spoils_nothing() -> None:
+    assert recorded(replace(SEEN, init_s=12.15))["init_ms"] == pytest.approx(2150)
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"answer_s": 11.9}, {"kernel_s": 10.2}, {"process_s": 9.9}, {"running_s": 9.9}, {"userspace_s": 11.0}],
+    [
+        {"answer_s": 11.9},
+        {"kernel_s": 10.2},
+        {"process_s": 9.9},
+        {"running_s": 9.9},
+        {"userspace_s": 10.4},
+        {"init_s": 12.3},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 def test_stages_out_of_their_order_prove_nothing(wrong: dict[str, float]) -> None:
