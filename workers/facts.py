@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +58,15 @@ def declared_facts(hosts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     return {name: ", ".join(sorted({str(facts.get(name, "unknown")) for facts in hosts.values()})) for name in DECLARED}
 
 
-def conclude_fidelity(accelerators: Sequence[str], hosts: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
+def conclude_fidelity(accelerators: Iterable[str], hosts: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
     """How real the figures are, from what guests ran on and what the hosts themselves are made of.
 
-    `accelerators` are libvirt's domain types that guests booted with: 'kvm' ran on the processor itself, 'qemu'
-    was translated (TCG). `hosts` are the facts of each host, as `read` gives them.
+    `accelerators` are libvirt's domain types of guests that booted and answered: 'kvm' ran on the processor itself,
+    'qemu' was translated (TCG). `hosts` are the facts of each host, as `read` gives them.
     """
     kinds = sorted(set(accelerators))
     told = ", ".join(kinds) or "none"
-    evidence = [f"guests' domain types: {told}; 'qemu' means that QEMU translated their code (TCG)"]
+    evidence = [f"domain types of guests that answered: {told}; 'qemu' means that QEMU translated their code (TCG)"]
     doubts = {name: [*signs_of_a_hypervisor(facts), *_silences(facts)] for name, facts in sorted(hosts.items())}
     for name, its in doubts.items():
         trap, timer = (hosts[name].get(cost, "unknown") for cost in ("trap cost", "timer cost"))

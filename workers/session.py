@@ -41,7 +41,6 @@ from workers.bundle import BundleWriter
 from workers.clocks import told_jumps
 from workers.fencing import Fence
 from workers.hosts.namespaces import LocalCluster
-from workers.hypervisors.domain import DOMAIN_TYPE
 from workers.hypervisors.qemu import QemuCluster
 from workers.limits import Limits
 from workers.marks import SessionMark
@@ -166,7 +165,7 @@ class _Run:
     def facts(self) -> Facts:
         """What the cluster was during the session."""
         read = self.host_facts
-        self.fidelity = facts.conclude_fidelity([DOMAIN_TYPE], read)
+        self.fidelity = facts.conclude_fidelity(self.hypervisors.accelerators, read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["cpu_s"] = self._cpu_s()
         load["observer"] = {name: [round(one, 4) for one in both] for name, both in self.observer.items()}

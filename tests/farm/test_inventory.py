@@ -1,4 +1,4 @@
-"""Inventory files: the operator's own guest."""
+"""Inventory files: the operator's own guest, and what a donor promises."""
 
 from pathlib import Path
 
@@ -41,3 +41,11 @@ def test_the_operators_guest_is_told_to_the_worker() -> None:
 def test_what_cannot_be_booted_is_refused_by_name(right: str, wrong: str, told: str) -> None:
     with pytest.raises(BadData, match=told):
         parse_toml(ACORN + GUEST.replace(right, wrong), Cluster, source="acorn.toml")
+
+
+def test_a_donor_may_promise_hardware_and_nothing_else() -> None:
+    promised = ACORN.replace("publish = true", 'publish = true\nfidelity = "hardware"')
+    assert parse_toml(ACORN, Cluster, source="acorn.toml").planned.fidelity is None
+    assert parse_toml(promised, Cluster, source="acorn.toml").planned.fidelity == "hardware"
+    with pytest.raises(BadData, match="fidelity"):
+        parse_toml(promised.replace('"hardware"', '"best"'), Cluster, source="acorn.toml")

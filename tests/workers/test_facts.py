@@ -24,13 +24,13 @@ VIRTUAL = {"hypervisor bit": "set", "product": "QEMU Standard PC"}
         (["kvm"], {"h1": REAL, "h2": REAL}, "hardware", "host h1: no sign of a hypervisor below it"),
         (["kvm"], {"h1": REAL, "h2": VIRTUAL}, "emulated", "host h2: its processor says that it is virtual"),
         (["kvm"], {"h1": {**REAL, "product": "VMware7,1"}}, "emulated", "its firmware calls it 'VMware7,1'"),
-        (["qemu"], {"h1": REAL}, "emulated", "guests' domain types: qemu"),
-        (["kvm", "qemu"], {"h1": REAL}, "emulated", "guests' domain types: kvm, qemu"),
+        (["qemu"], {"h1": REAL}, "emulated", "domain types of guests that answered: qemu"),
+        (["kvm", "qemu"], {"h1": REAL}, "emulated", "domain types of guests that answered: kvm, qemu"),
         (["kvm"], {"h1": {}}, "emulated", "its firmware does not say what it is"),
         (["kvm"], {"h1": {**REAL, "product": "unknown unknown"}}, "emulated", "its firmware does not say what it is"),
         (["kvm"], {"h1": {**REAL, "hypervisor bit": "unknown"}}, "emulated", "does not say whether it is virtual"),
-        (["kvm"], {}, "emulated", "guests' domain types: kvm"),
-        ([], {"h1": REAL}, "emulated", "guests' domain types: none"),
+        (["kvm"], {}, "emulated", "domain types of guests that answered: kvm"),
+        ([], {"h1": REAL}, "emulated", "domain types of guests that answered: none"),
     ],
 )
 def test_only_kvm_on_hosts_that_are_no_virtual_machines_is_hardware(

@@ -49,6 +49,7 @@ from workers.hypervisors.boot_source import BootSource
 from workers.hypervisors.calls import ask, find, is_gone
 from workers.hypervisors.domain import (
     DISK_TARGET,
+    DOMAIN_TYPE,
     DiskImage,
     Machine,
     as_taken_over,
@@ -139,6 +140,7 @@ class QemuCluster:
         self._numbers = itertools.count(1)
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
+        self.accelerators: set[str] = set()  # libvirt's domain types of guests that answered
 
     def __enter__(self) -> "QemuCluster":
         """Raises Failed: donor where a host does not answer."""
@@ -470,6 +472,7 @@ class QemuGuest:
     def first_answer(self, *, timeout_s: float) -> Beat:
         self._answer = self._beat(self._hear("first", timeout_s, "did not answer"))
         self._answered_s = self._answer.at_s
+        self.cluster.accelerators.add(DOMAIN_TYPE)
         return self._answer
 
     def is_silent(self, port: int) -> bool:
