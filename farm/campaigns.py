@@ -5,6 +5,7 @@ of builds with roles; the worker does not know the difference.
 """
 
 import datetime
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -198,11 +199,10 @@ def top_up(transaction: Transaction, identity: str) -> Session | None:
     if not missing:
         return None
     last = its[-1]
-    identity_of_new = digest_of({"top-up of": last.key, "ordinal": last.ordinal + 1})
     fresh = Session(
         **{name: getattr(last, name) for name in _SAME_FOR_CAMPAIGN},
-        id=identity_of_new[:16],
-        key=identity_of_new,
+        id=_new_id(),
+        key=digest_of({"top-up of": last.key, "ordinal": last.ordinal + 1}),
         ordinal=last.ordinal + 1,
         blocks=missing,
         state="queued",
@@ -226,6 +226,11 @@ def _missing_blocks(transaction: Transaction, identities: Sequence[str], planned
     return max(0, planned - min(whole)) if whole else 0
 
 
+def _new_id() -> str:
+    """By its id a session's processes and files are known on hosts, so two farms must never share one."""
+    return secrets.token_hex(8)
+
+
 def _session(
     owner: Owner, cluster: str, question: Question, ordinal: int, blocks: int, rounds: int, now: Time
 ) -> Session:
@@ -238,10 +243,9 @@ def _session(
         "campaign": question.campaign,
         "ordinal": ordinal,
     }
-    key = digest_of(identity)
     return Session(
-        id=key[:16],
-        key=key,
+        id=_new_id(),
+        key=digest_of(identity),
         purpose=question.purpose,
         campaign=question.campaign,
         ordinal=ordinal,

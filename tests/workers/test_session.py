@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ class Worker:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.own = secrets.token_hex(4)
         (home / "cache").symlink_to(FARM_HOME / "cache")
         (home / "venv").symlink_to(FARM_HOME / "venv")
         (home / "keys").mkdir()
@@ -57,12 +59,12 @@ class Worker:
         self.good = self.repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()})
         self.bundle = home / "bundle.tar.gz"
 
-    def plan(self, *builds: PlannedBuild, blocks: int = 1, session: str = "a1b2c3d4e5f60718") -> Plan:
+    def plan(self, *builds: PlannedBuild, blocks: int = 1, session: str = "plain") -> Plan:
         later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
         return Plan(
             schema=SCHEMA,
             harness=harness_digest(CHECKOUT),
-            session=session,
+            session=f"{self.own}-{session}",  # another checkout may be testing on this machine, too
             attempt=1,
             cluster=replace(planned_cluster(NAME), storage_disks=3),
             lease=Lease("session:test", 7, (f"host:{NAME}/h1", f"host:{NAME}/h2"), later.isoformat()),
