@@ -18,12 +18,12 @@ base's digest is what it was; the blocks, read from outside when the guest has e
 several guests none had ended its writes when another began.
 """
 
+import contextlib
 import random
-from collections.abc import Sequence
 from statistics import median
 
 from scenarios import disk_shape, write_test
-from scenarios.contract import Bench, Cell, Disk, Host, Metric, Scenario, Sheet, Unsupported
+from scenarios.contract import Bench, Cell, Disk, DiskShape, Host, Metric, Scenario, Sheet, Unsupported
 from scenarios.parameters import Number, Parameter, Several, Values, number, words
 
 METHODS = ("overlay", "reflink", "copy")
@@ -65,30 +65,37 @@ class CowStart:
     def _measure(self, bench: Bench, cell: Cell, host: Host, method: str, params: Values) -> None:
         offset = number(params, "offset_sectors") * SECTOR_BYTES
         nonces = [bench.nonce() for _ in range(number(params, "guests"))]
-        made = [host.make_disk(method, disk_shape.shape_of(params)) for _ in nonces]
-        disks = [disk for disk, _ in made]
-        told = write_test.run(host, nonces, disks, offset)
-        if told.refusal:
-            _remove(disks)
-            raise Unsupported(f"the disk refuses whole blocks at an offset of {offset} bytes: {told.refusal}")
-
-        cell.record("create_ms", max(create_s for _, create_s in made) * 1e3)
-        _record(cell, told)
-        write_test.prove(cell, nonces, told)
+        with contextlib.ExitStack() as made:
+            disks, create_s = _make_disks(made, host, method, disk_shape.shape_of(params), len(nonces))
+            told = write_test.run(host, nonces, disks, offset)
+            if told.refusal:
+                raise Unsupported(f"the disk refuses whole blocks at an offset of {offset} bytes: {told.refusal}")
+            cell.record("create_ms", create_s * 1e3)
+            _record(cell, told)
+            write_test.prove(cell, nonces, told)
+            kept = made.pop_all()
 
         def verify() -> None:
-            for nonce, disk in zip(nonces, disks, strict=True):
-                cell.evidence(disk.prove_sharing())
-                cell.evidence(disk.prove_written(nonce, write_test.BLOCKS, offset))
-            cell.evidence(disks[0].prove_base_unchanged())
-            _remove(disks)
+            with kept:
+                for nonce, disk in zip(nonces, disks, strict=True):
+                    cell.evidence(disk.prove_sharing())
+                    cell.evidence(disk.prove_written(nonce, write_test.BLOCKS, offset))
+                cell.evidence(disks[0].prove_base_unchanged())
 
         cell.verify_later(verify, deployed=False)
 
 
-def _remove(disks: Sequence[Disk]) -> None:
-    for disk in disks:
-        disk.remove()
+def _make_disks(
+    made: contextlib.ExitStack, host: Host, method: str, shape: DiskShape, count: int
+) -> tuple[list[Disk], float]:
+    """So many disks, which go when `made` is left; and the seconds that the slowest took to make."""
+    disks, slowest_s = [], 0.0
+    for _ in range(count):
+        disk, took_s = host.make_disk(method, shape)
+        made.callback(disk.remove)
+        disks.append(disk)
+        slowest_s = max(slowest_s, took_s)
+    return disks, slowest_s
 
 
 def _record(cell: Cell, told: write_test.Told) -> None:

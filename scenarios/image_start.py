@@ -54,10 +54,32 @@ class ImageStart:
                 self._measure(bench, cell, method, system, number(params, "bandwidth_mib_s"))
 
     def _measure(self, bench: Bench, cell: Cell, method: str, system: System, bandwidth_mib_s: int) -> None:
+        with contextlib.ExitStack() as made:
+            disk = self._boot(bench, cell, made, method, system, bandwidth_mib_s)
+            kept = made.pop_all()
+
+        def verify() -> None:
+            with kept:
+                cell.evidence(disk.prove_sharing())
+                cell.evidence(disk.prove_base_unchanged())
+
+        cell.verify_later(verify, deployed=False)
+
+    def _boot(
+        self,
+        bench: Bench,
+        cell: Cell,
+        made: contextlib.ExitStack,
+        method: str,
+        system: System,
+        bandwidth_mib_s: int,
+    ) -> Disk:
+        """Boot a guest from a disk, which goes when `made` is left."""
         nonce, host, timeout_s = bench.nonce(), bench.hosts[0], TIMEOUT_S[system.name]
         with contextlib.ExitStack() as within:
             served = _serve(within, bench, system, bandwidth_mib_s, 2 * timeout_s) if method == "remote" else None
             disk, create_s = _make_disk(host, method, system, served)
+            made.callback(disk.remove)
             guest = within.enter_context(host.guest(nonce=nonce, disk=disk, system=system))
             daemon_s = host.daemon_cpu_s()
             requested_s = guest.start()
@@ -77,13 +99,7 @@ class ImageStart:
         if served_mib is not None:
             cell.record("served_mib", served_mib)
             cell.prove(served_mib >= least_mib, f"{served_mib:.1f} MiB served, every boot reads {least_mib:.1f}")
-
-        def verify() -> None:
-            cell.evidence(disk.prove_sharing())
-            cell.evidence(disk.prove_base_unchanged())
-            disk.remove()
-
-        cell.verify_later(verify, deployed=False)
+        return disk
 
 
 def _serve(

@@ -21,6 +21,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield lab
 
 
+def files_left(lab: Lab) -> list[str]:
+    """Disks of the session on its first host, beside what all of its disks are made from."""
+    folder = f"{lab.hosts.hosts[0].work_dir}/sessions/{lab.session}"
+    return lab.qemu.links[0].agent.run(["find", folder, "-name", "farm-*"], timeout_s=10).split()
+
+
 @pytest.mark.parametrize(
     "params",
     [
@@ -46,6 +52,15 @@ def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) ->
     (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None)
     assert "Invalid argument" in (outcome.reason or "")
+    assert files_left(lab) == []
+
+
+def test_more_copies_than_there_is_room_for_are_nobodys_fault_and_take_none(lab: Lab) -> None:
+    params = {"methods": ["copy"], "guests": 8, "inside": "ext4"}
+    (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
+    assert (outcome.outcome, outcome.fault) == ("unsupported", None)
+    assert "no room for a copy" in (outcome.reason or "")
+    assert files_left(lab) == []
 
 
 def test_guests_that_write_one_after_the_other_are_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +126,5 @@ def test_a_guest_that_did_not_boot_from_its_copy_is_void(lab: Lab, monkeypatch: 
     (outcome,) = outcomes_of(sheet)
     assert outcome.outcome == "failed"
     assert "every boot reads" in (outcome.reason or "")
+    assert files_left(lab) == []
     assert not any(sample.valid for sample in sheet.samples())
