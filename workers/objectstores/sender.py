@@ -9,7 +9,6 @@ import functools
 import http.client
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from workers.objectstores.wire import Endpoint, Request, answer_of, ask, connect
 VISIBLE_TIMEOUT_S = 30.0  # for a store whose listings say late what is there
 _POLL_S = 0.02
 _NUMBER_BYTES = 4
+_MEMORY_FILES = ("/proc/self/smaps_rollup", "/proc/self/status")
 _LONGEST_TEXT = 1500  # a report must go through the pipe in one piece
 
 
@@ -272,17 +272,20 @@ def _read_first_byte(connection: http.client.HTTPConnection, style: Style, job: 
 
 
 def _own_peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """What this process had in memory at most. Not by getrusage, which counts what it was before this program too."""
+    return _memory_kib()["VmHWM"]
 
 
 def _private_peak_kib() -> int:
     """What this process took beside what it shares with the one it was forked from, at its highest."""
-    kib: dict[str, int] = {}
-    for file in ("/proc/self/smaps_rollup", "/proc/self/status"):
-        for line in Path(file).read_text().splitlines()[1:]:
-            name, _, value = line.partition(":")
-            kib[name] = int(value.split()[0]) if value.strip().endswith("kB") else 0
+    kib = _memory_kib()
     return kib["Private_Clean"] + kib["Private_Dirty"] + kib["VmHWM"] - kib["VmRSS"]
+
+
+def _memory_kib() -> dict[str, int]:
+    """As the kernel names it."""
+    lines = [line for file in _MEMORY_FILES for line in Path(file).read_text().splitlines() if line.endswith(" kB")]
+    return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
 
 
 def main() -> None:

@@ -35,13 +35,14 @@ def limits(endpoint: dict[str, Any]) -> dict[str, int]:
     """What the store says that it takes: bytes of one object, segments of a large one."""
     at = Endpoint.of(endpoint)
     with connected(at.address, at.port) as connection:
-        said = json.loads(expect(ask(connection, Request("GET", "/info")), (200,), "GET of /info").body)
+        answer = expect(ask(connection, Request("GET", "/info")), (200,), "GET of /info")
     try:
+        said = json.loads(answer.body)
         return {
             "object_bytes": int(said["swift"]["max_file_size"]),
             "segments": int(said["slo"]["max_manifest_segments"]),
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise Failed("stack", "the store's /info does not say how large an object may be") from None
 
 
