@@ -456,7 +456,7 @@ def _wait_for_daemon(host: LocalHost) -> None:
 
 
 def _agent_command() -> list[str]:
-    return [_PYTHON, "-m", "workers.agent"]
+    return [_PYTHON, "-P", "-m", "workers.agent"]  # from the code it is given, wherever it is started
 
 
 def _agent_environment(lease: str, code: Path) -> dict[str, str]:
