@@ -10,6 +10,8 @@ from typing import Literal
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FACTORY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 _SETTING = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=: -]{0,400}")
@@ -31,13 +33,23 @@ def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a component comes from: exactly one of these."""
+    """Where a component comes from: exactly one of `pypi`, `path` and `git` with its `commit`."""
 
     pypi: str | None = None  # "swift==2.38.3"
     path: str | None = None  # a folder of the deployment repository
+    git: str | None = None  # anything git can fetch
+    commit: str | None = None  # of `git`, whole
+    patch: str | None = None  # SHA-256 of a patch that is not committed
 
     def __post_init__(self) -> None:
-        _must((self.pypi is None) != (self.path is None), "must have either 'pypi' or 'path'")
+        given = [name for name in ("pypi", "path", "git") if getattr(self, name) is not None]
+        _must(len(given) == 1, "must have either 'pypi', 'path' or 'git'")
+        _must((self.git is None) == (self.commit is None), "'git' and 'commit' go together")
+        if self.git is not None and self.commit is not None:
+            _must(self.git.isprintable() and not self.git.startswith("-"), f"git = {self.git!r} is no address")
+            _must(bool(_COMMIT.fullmatch(self.commit)), f"commit = {self.commit!r} must be a whole commit id")
+        if self.patch is not None:
+            _must(self.git is not None and bool(_SHA256.fullmatch(self.patch)), "patch must be a SHA-256, with 'git'")
         if self.pypi is not None:
             _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
         if self.path is not None:

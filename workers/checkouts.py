@@ -5,6 +5,7 @@ No hook, filter, submodule or configuration of the repository takes part: blobs 
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,6 +164,34 @@ class Mirror:
         if check and answer.returncode:
             raise Failed("farm", f"git {arguments[0]} of {self.url} failed: {_last_line(answer.stderr)}")
         return answer
+
+
+def apply_patch(tree: Path, patch: Path, target: Path) -> None:
+    """Write the files of `tree` with a unified diff applied into the empty folder `target`.
+
+    Raises Failed: stack for a patch that does not fit or leaves the tree, farm where it is not there.
+    """
+    if not patch.is_file():
+        raise Failed("farm", f"the patch {patch.name[:12]} is not in the farm's store")
+    shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
+    command = ["git", "apply", "--whitespace=nowarn", str(patch.resolve())]
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CEILING_DIRECTORIES": str(target.parent),  # it is no part of a repository around it
+    }
+    done = subprocess.run(
+        command, cwd=target, env=environment, capture_output=True, timeout=READ_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        raise Failed("stack", f"the patch does not apply: {_last_line(done.stderr)}")
+    for folder, folders, files in os.walk(target):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                _check_link(target, os.path.relpath(path, target))
 
 
 def _write_file(path: Path, content: bytes, mode: int) -> None:

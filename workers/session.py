@@ -130,6 +130,7 @@ class _Run:
     unfinished: tuple[SessionBench, Verification] | None = None
 
     def __post_init__(self) -> None:
+        self.workshop = builds.Workshop(self.home, self.plan.session, self.folder)
         self.payload = Payload(self.folder / "payload")
         self.limits = Limits(
             self.hypervisors.links,
@@ -213,7 +214,7 @@ class _Run:
         self._tell(f"build {planned.label}")
         with self._spending("build"):
             try:
-                build = builds.resolve(planned, self.home)
+                build = builds.resolve(planned, self.workshop)
                 self.guest_images[planned.revision] = self.hypervisors.guest_image_digest(build.recipe.guest)
             except Failed as error:
                 self._log(f"{planned.label}: {error}")
