@@ -87,6 +87,13 @@ class AddressSettings:
     buildbot_port: int = 8011
     worker_port: int = 8012
 
+    def __post_init__(self) -> None:
+        fixed = [port for port in (self.site_port, self.buildbot_port, self.worker_port) if port]
+        if len(set(fixed)) < len(fixed):
+            raise ValueError(f"the ports {', '.join(map(str, fixed))} must differ")
+        if not all(0 <= port < 65536 for port in fixed):
+            raise ValueError(f"the ports {', '.join(map(str, fixed))} must be from 0 to 65535")
+
 
 @dataclass(frozen=True)
 class FarmFile:
