@@ -147,6 +147,23 @@ class DiskSettings:
 
 
 @dataclass(frozen=True)
+class TestsSettings:
+    """The stack's own suite, for scenario stack_tests: pytest over `paths` of a component that comes from git."""
+
+    component: str
+    paths: tuple[str, ...]
+    requirements: tuple[str, ...]  # pins of what the suite needs beside the stack's own libraries
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            inside = path.isprintable() and not path.startswith(("/", "-")) and ".." not in path.split("/")
+            _must(inside and path != "", f"paths: {path!r} must be a path inside the component")
+        for pin in self.requirements:
+            _must(bool(_PIN.fullmatch(pin)), f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2'")
+        _must(bool(self.paths), "paths must name at least one file or folder")
+
+
+@dataclass(frozen=True)
 class StackHead:
     name: str
     deployer: Literal["swift"]
@@ -168,11 +185,14 @@ class Recipe:
     swift: SwiftSettings = SwiftSettings()
     guest: GuestSettings = GuestSettings()
     disk: DiskSettings = DiskSettings()
+    tests: TestsSettings | None = None
 
     def __post_init__(self) -> None:
         names = [component.name for component in self.component]
         _must(len(set(names)) == len(names), "two components have the same name")
         _must("swift" in names, "needs a component named 'swift'")
+        if self.tests is not None:
+            _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
         if self.lock is not None:
             _must(
                 "/" not in self.lock and self.lock.isprintable() and self.lock not in ("", ".", ".."),

@@ -11,6 +11,7 @@ from scenarios import (
     live_migration,
     migration_conflicts,
     parameters,
+    stack_tests,
     wipe,
 )
 from scenarios.contract import Scenario
@@ -27,6 +28,7 @@ SCENARIOS: dict[str, Scenario] = {
     wipe.SCENARIO.name: wipe.SCENARIO,
     image_streaming.SCENARIO.name: image_streaming.SCENARIO,
     migration_conflicts.SCENARIO.name: migration_conflicts.SCENARIO,
+    stack_tests.SCENARIO.name: stack_tests.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

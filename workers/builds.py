@@ -37,6 +37,15 @@ class Build:
     recipe: Recipe
     code: Mapping[str, Path]
     environment: Path  # all libraries the components need
+    tests: "Tests | None" = None
+
+
+@dataclass(frozen=True)
+class Tests:
+    """The stack's own suite: the source it is part of, and what it needs beside the stack's libraries."""
+
+    source: Path
+    libraries: Path
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,7 @@ class _Parts:
 
     pins: dict[str, str] = field(default_factory=dict)  # from the package index
     built: dict[str, Wheel] = field(default_factory=dict)  # from source
+    sources: dict[str, Path] = field(default_factory=dict)  # of those that were built
     folders: dict[str, Path] = field(default_factory=dict)  # as they are
     tree: str = ""  # of the deployment repository, where folders of it are used
 
@@ -99,7 +109,7 @@ def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     environment = _installed("environment", digest_of(lock_of(libraries)), libraries, workshop)
     identity = {"tree": parts.tree, "wheels": {name: wheel.sha256 for name, wheel in own.items()}}
     resolved = ResolvedBuild(planned.revision, lock_of(found), digest_of(identity), to_data(recipe))
-    return Build(resolved, recipe, code, environment)
+    return Build(resolved, recipe, code, environment, _tests(recipe, parts, found, workshop))
 
 
 def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mapping[str, str] | None, str, Path | None]:
@@ -127,12 +137,12 @@ def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) 
             parts.folders[name] = _folder(name, source.path, tree)
             parts.tree = tree_id
         else:
-            parts.built[name] = _built(name, source, workshop)
+            parts.sources[name], parts.built[name] = _built(name, source, workshop)
     return parts
 
 
-def _built(name: str, source: Source, workshop: Workshop) -> Wheel:
-    """The wheel of a component's source: built once for each tree, patch and platform."""
+def _built(name: str, source: Source, workshop: Workshop) -> tuple[Path, Wheel]:
+    """A component's source and its wheel: built once for each tree, patch and platform."""
     assert source.git is not None
     assert source.commit is not None  # as `Source` has checked
     tree_id, tree = workshop.tree(source.git, source.commit)
@@ -144,7 +154,19 @@ def _built(name: str, source: Source, workshop: Workshop) -> Wheel:
     def build(folder: Path) -> None:
         wheels.build(name, tree, toolchain, folder, lease=workshop.lease, run_dir=workshop.folder / f"build-{key[:12]}")
 
-    return wheels.read(name, workshop.cache.entry("wheel", key, build))
+    return tree, wheels.read(name, workshop.cache.entry("wheel", key, build))
+
+
+def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Workshop) -> Tests | None:
+    """None where the recipe names no tests, or the component that has them is no source."""
+    if recipe.tests is None or recipe.tests.component not in parts.sources:
+        return None
+    downloaded = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.file is None]
+    wanted = _remembered(workshop, sorted([*recipe.tests.requirements, *downloaded]), None, None, ())
+    there = {wheel.name for wheel in found}
+    more = [wheel for wheel in wanted if wheel.name not in there]
+    libraries = _installed("environment", digest_of(lock_of(more)), more, workshop)
+    return Tests(parts.sources[recipe.tests.component], libraries)
 
 
 def _toolchain(workshop: Workshop) -> list[Wheel]:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from scenarios import parameters
-from scenarios.contract import Failed, ObjectStore, ScenarioError
+from scenarios.contract import Failed, ScenarioError
 from scenarios.crossing import (
     PROGRESS_MARK,
     SCHEMA,
@@ -48,6 +48,7 @@ from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore
 from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks import swift
+from workers.stacks.suites import SandboxedSuite
 from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
 
@@ -237,7 +238,9 @@ class _Run:
                 store = SwiftStore(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
-                    self._measure_round(planned, turned, store, place)
+                    suite = self._suite(build, deployment, f"{block}-{position}-{number}")
+                    bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
+                    self._measure_round(planned, bench, place)
         except Failed as error:
             if error.fault != "stack":
                 raise
@@ -263,10 +266,21 @@ class _Run:
             for server, text in deployment.logs().items():
                 self.bundle.add_log(f"swift-{name}-{server}.log", text)
 
-    def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
+    def _suite(self, build: builds.Build, deployment: swift.Deployment, name: str) -> SandboxedSuite | None:
+        """The stack's own tests, where its recipe names some."""
+        if build.tests is None:
+            return None
+        return SandboxedSuite(
+            build,
+            self.hypervisors.cluster.storage.network_namespace,
+            *deployment.for_tests(),
+            lease=self.plan.session,
+            run_dir=self.folder / f"tests-{name}",
+        )
+
+    def _measure_round(self, planned: PlannedBuild, bench: SessionBench, place: Place) -> None:
         sheets: list[RoundSheet] = []
         self._finish_round()
-        bench = SessionBench(hosts, store, self.hypervisors.now_s)
         for scenario in self._in_turn(place):
             self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
             sheet = _sheet(scenario, place)
