@@ -13,7 +13,8 @@ NEED_FREE_MIB=6144
 
 SYSTEM_PACKAGES="qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
  libvirt-dev libevent-2.1-7 pkg-config gcc libc6-dev python3 python3-dev python3-venv bubblewrap lz4
- xfsprogs e2fsprogs iproute2 util-linux procps git openssh-client"
+ xfsprogs e2fsprogs iproute2 util-linux procps git openssh-client
+ ccache ninja-build libglib2.0-dev libpixman-1-dev libfdt-dev"
 BROWSER_PACKAGES="chromium"            # the tests look at the pages
 # unpacked beside the system: as packages they would start services of their own
 UNPACKED_PACKAGES="memcached"

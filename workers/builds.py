@@ -15,11 +15,14 @@ from pathlib import Path
 
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedBuild, ResolvedBuild, digest_of, to_data
-from scenarios.recipe import Recipe, Source
+from scenarios.recipe import VMM, VMM_PART, Recipe, Source
 from scenarios.strict import BadData, from_data, parse_toml
-from workers import wheels
+from workers import emulators, wheels
 from workers.cache import Cache
 from workers.checkouts import Mirror, apply_patch
+from workers.compilers import CompilerCache
+from workers.debian import Apt
+from workers.emulators import Emulator
 from workers.packages import Pip, Wheel, lock_of, normal
 
 RECIPE_LIMIT_BYTES = 256 << 10
@@ -37,6 +40,7 @@ class Build:
     recipe: Recipe
     code: Mapping[str, Path]
     environment: Path  # all libraries the components need
+    emulator: Emulator | None = None  # what guests run on, where the recipe deploys it
     tests: "Tests | None" = None
 
 
@@ -61,6 +65,10 @@ class Workshop:
         return Cache(self.home / "cache" / "builds")
 
     @property
+    def apt(self) -> Apt:
+        return Apt(self.home / "cache" / "apt")
+
+    @property
     def pip(self) -> Pip:
         return Pip(self.home)
 
@@ -73,6 +81,18 @@ class Workshop:
         mirror.bring(commit)
         tree_id = mirror.tree_of(commit)
         return tree_id, self.cache.entry("tree", tree_id, lambda folder: mirror.extract(commit, folder))
+
+    def source(self, url: str, commit: str) -> tuple[str, Path]:
+        """The same of a component that is built without what its submodules hold: they are empty folders."""
+        mirror = self.mirror(url)
+        mirror.bring(commit)
+        tree_id = mirror.tree_of(commit)
+        return tree_id, self.cache.entry(
+            "source", tree_id, lambda folder: mirror.extract(commit, folder, submodules=True)
+        )
+
+    def compiled(self, url: str) -> CompilerCache:
+        return CompilerCache(self.home / "cache" / "compilers" / digest_of(url)[:24])
 
     def patched(self, tree_id: str, tree: Path, patch: str) -> tuple[str, Path]:
         """The same with a patch of the farm's private store."""
@@ -89,6 +109,7 @@ class _Parts:
     built: dict[str, Wheel] = field(default_factory=dict)  # from source
     sources: dict[str, Path] = field(default_factory=dict)  # of those that were built
     folders: dict[str, Path] = field(default_factory=dict)  # as they are
+    emulator: Emulator | None = None
     tree: str = ""  # of the deployment repository, where folders of it are used
 
 
@@ -107,9 +128,15 @@ def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     for name, wheel in own.items():
         code[name] = _installed("code", wheel.sha256, [wheel], workshop)
     environment = _installed("environment", digest_of(lock_of(libraries)), libraries, workshop)
-    identity = {"tree": parts.tree, "wheels": {name: wheel.sha256 for name, wheel in own.items()}}
+    identity: dict[str, object] = {
+        "tree": parts.tree,
+        "wheels": {name: wheel.sha256 for name, wheel in own.items()},
+    }
+    if parts.emulator is not None:
+        identity["emulator"] = parts.emulator.digest
     resolved = ResolvedBuild(planned.revision, lock_of(found), digest_of(identity), to_data(recipe))
-    return Build(resolved, recipe, code, environment, _tests(recipe, parts, found, workshop))
+    tests = _tests(recipe, parts, found, workshop)
+    return Build(resolved, recipe, code, environment, parts.emulator, tests)
 
 
 def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mapping[str, str] | None, str, Path | None]:
@@ -131,7 +158,11 @@ def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) 
     parts = _Parts()
     for component in recipe.component:
         name, source = component.name, component.source
-        if source.pypi is not None:
+        if name == VMM:
+            parts.emulator = _emulator(recipe, workshop)
+        elif name == VMM_PART:
+            continue  # it is built into that
+        elif source.pypi is not None:
             parts.pins[name] = source.pypi
         elif source.path is not None:
             parts.folders[name] = _folder(name, source.path, tree)
@@ -148,7 +179,7 @@ def _built(name: str, source: Source, workshop: Workshop) -> tuple[Path, Wheel]:
     tree_id, tree = workshop.tree(source.git, source.commit)
     if source.patch is not None:
         tree_id, tree = workshop.patched(tree_id, tree, source.patch)
-    toolchain = _installed("environment", digest_of(lock_of(_toolchain(workshop))), _toolchain(workshop), workshop)
+    toolchain = _toolchain(workshop, wheels.TOOLCHAIN)
     key = digest_of({"tree": tree_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
 
     def build(folder: Path) -> None:
@@ -169,8 +200,43 @@ def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Work
     return Tests(parts.sources[recipe.tests.component], libraries)
 
 
-def _toolchain(workshop: Workshop) -> list[Wheel]:
-    return _remembered(workshop, wheels.TOOLCHAIN, None, None, ())
+def _emulator(recipe: Recipe, workshop: Workshop) -> Emulator:
+    """QEMU ready to be sent to hosts: unpacked once for each package, built once for each tree, patch and platform."""
+    by_name = {component.name: component.source for component in recipe.component}
+    source = by_name[VMM]
+    if source.debian is None:
+        return _compiled(source, by_name.get(VMM_PART), workshop)
+    pin = source.debian
+    key = digest_of({"package": pin, "platform": PLATFORM})
+    return emulators.read(
+        workshop.cache.entry("emulator", key, lambda folder: emulators.of_package(pin, workshop.apt, folder))
+    )
+
+
+def _compiled(source: Source, part_source: Source | None, workshop: Workshop) -> Emulator:
+    url, (tree_id, tree) = str(source.git), workshop.source(str(source.git), str(source.commit))
+    if source.patch is not None:
+        tree_id, tree = workshop.patched(tree_id, tree, source.patch)
+    part_id, part = ("", None)
+    if part_source is not None:
+        part_id, part = workshop.source(str(part_source.git), str(part_source.commit))
+    toolchain = _toolchain(workshop, emulators.TOOLCHAIN)
+    key = digest_of({"tree": tree_id, "part": part_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
+
+    def build(folder: Path) -> None:
+        emulators.of_source(
+            emulators.Sources(tree, part, toolchain, workshop.compiled(url), keep=source.patch is None),
+            folder,
+            lease=workshop.lease,
+            run_dir=workshop.folder / f"build-{key[:12]}",
+        )
+
+    return emulators.read(workshop.cache.entry("emulator", key, build))
+
+
+def _toolchain(workshop: Workshop, pins: Sequence[str]) -> Path:
+    found = _remembered(workshop, pins, None, None, ())
+    return _installed("environment", digest_of(lock_of(found)), found, workshop)
 
 
 def _installed(kind: str, key: str, packages: Sequence[Wheel], workshop: Workshop) -> Path:

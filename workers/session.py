@@ -35,7 +35,7 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS, identifying_params
-from workers import builds, facts, processes
+from workers import builds, emulators, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.fencing import Fence
@@ -233,14 +233,14 @@ class _Run:
         self._tell(f"block {block + 1}/{self.plan.blocks} · {planned.label} · deploy")
         try:
             with self._deployed(build, f"{block}-{position}") as deployment:
-                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk)
+                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk, build.emulator)
                 turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
                 store = SwiftStore(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
                     suite = self._suite(build, deployment, f"{block}-{position}-{number}")
                     bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
-                    self._measure_round(planned, bench, place)
+                    self._measure_round(planned, build, bench, place)
         except Failed as error:
             if error.fault != "stack":
                 raise
@@ -278,12 +278,12 @@ class _Run:
             run_dir=self.folder / f"tests-{name}",
         )
 
-    def _measure_round(self, planned: PlannedBuild, bench: SessionBench, place: Place) -> None:
+    def _measure_round(self, planned: PlannedBuild, build: builds.Build, bench: SessionBench, place: Place) -> None:
         sheets: list[RoundSheet] = []
         self._finish_round()
         for scenario in self._in_turn(place):
             self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
-            sheet = _sheet(scenario, place)
+            sheet = _sheet(scenario, place, build)
             with self._spending("measure"), self._watching_the_observer(scenario.name):
                 self._ask(sheet, bench, scenario.params)
             sheets.append(sheet)
@@ -362,8 +362,11 @@ class _Run:
             self.spent_s[phase] = self.spent_s.get(phase, 0.0) + time.monotonic() - began
 
 
-def _sheet(planned: PlannedScenario, place: Place) -> RoundSheet:
-    return RoundSheet(SCENARIOS[planned.name], place, identifying_params(planned))
+def _sheet(planned: PlannedScenario, place: Place, build: builds.Build | None = None) -> RoundSheet:
+    scenario, params = SCENARIOS[planned.name], identifying_params(planned)
+    if build is None or build.emulator is None:
+        return RoundSheet(scenario, place, params)
+    return RoundSheet(scenario, place, params, blame=emulators.to_blame)
 
 
 def _told(planned: PlannedScenario) -> str:

@@ -8,13 +8,11 @@ import email.parser
 import hashlib
 import os
 import re
-import threading
-import time
 import zipfile
 from pathlib import Path
 
 from scenarios.contract import Failed
-from workers import sandbox
+from workers import building, sandbox
 from workers.packages import Wheel, normal
 
 TOOLCHAIN = ("pbr==7.0.1", "pip==25.0.1", "setuptools==80.9.0", "wheel==0.45.1")
@@ -25,26 +23,13 @@ _SCRIPT = """
 cp -r /source /tmp/source && cd /tmp
 /usr/bin/python3 -m pip wheel --no-deps --no-build-isolation --no-index --no-cache-dir --disable-pip-version-check \\
 	--wheel-dir /out /tmp/source || exit 1
-echo farm-built
-exec cat
-"""  # waits, until the worker has read the wheel, or has died
-_DONE = "farm-built"
+"""
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,200}\.whl")
 _NEED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(\[[A-Za-z0-9,._ -]*\])?\s*[^@\n]{0,200}")
 
 
 def build(name: str, source: Path, toolchain: Path, target: Path, *, lease: str, run_dir: Path) -> None:
     """Build the wheel of `source` into the empty folder `target`. Raises Failed: stack when that does not work."""
-    words: list[str] = []
-    news = threading.Event()
-
-    def take(line: bytes) -> None:
-        text = line.decode("utf-8", "replace").strip()
-        words.append("".join(letter for letter in text if letter.isprintable()))
-        del words[:-40]
-        news.set()
-
-    run_dir.mkdir(parents=True, mode=0o700)
     walls = sandbox.Walls(
         network_namespace=None,
         folders={"/source": source, "/toolchain": toolchain},
@@ -62,19 +47,8 @@ def build(name: str, source: Path, toolchain: Path, target: Path, *, lease: str,
         memory_mib=4096,
         scratch_mib=512,
     )
-    running = sandbox.start(walls, ["/bin/sh", "-c", _SCRIPT], lease=lease, run_dir=run_dir, on_line=take)
-    try:
-        deadline = time.monotonic() + TIMEOUT_S
-        while _DONE not in words:
-            if not running.alive():
-                raise Failed("stack", f"component {name!r} cannot be built: {_reason(words)}")
-            if time.monotonic() > deadline:
-                raise Failed("stack", f"component {name!r} is not built after {TIMEOUT_S:.0f} s: {_reason(words)}")
-            news.wait(0.2)
-            news.clear()
+    with building.built(name, _SCRIPT, walls, timeout_s=TIMEOUT_S, lease=lease, run_dir=run_dir) as running:
         file, content = _take_out(name, running)
-    finally:
-        running.end()
     (target / file).write_bytes(content)
 
 
@@ -103,8 +77,3 @@ def read(name: str, folder: Path) -> Wheel:
             raise Failed("stack", f"component {name!r} requires {need[:80]!r}: only packages of the index, by name")
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     return Wheel(normal(str(told["Name"])), str(told["Version"]), sha256, file, tuple(sorted(needs)))
-
-
-def _reason(words: list[str]) -> str:
-    telling = [line for line in words if "rror" in line] or words[-3:]
-    return " | ".join(telling)[-400:] or "nothing was said"

@@ -58,4 +58,4 @@ def list_all(arguments: argparse.Namespace, context: Context) -> int:
 def _told(source: Source) -> str:
     if source.git is not None and source.commit is not None:
         return f"{source.git} at {source.commit[:10]}" + (" with a patch" if source.patch else "")
-    return source.pypi or f"folder {source.path}"
+    return source.pypi or source.debian or f"folder {source.path}"

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,13 +36,22 @@ from scenarios.contract import (
     WriteTimes,
 )
 from scenarios.recipe import DiskSettings, GuestSettings
-from workers import marks
+from workers import emulators, marks
 from workers.agent import AgentLink
+from workers.emulators import Emulator
 from workers.guest_image import GuestImage, build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration, streaming
 from workers.hypervisors.calls import ask, find, is_gone
-from workers.hypervisors.domain import DISK_TARGET, DiskImage, Machine, as_taken_over, command_line, domain_xml
+from workers.hypervisors.domain import (
+    DISK_TARGET,
+    DOMAIN_TYPE,
+    DiskImage,
+    Machine,
+    as_taken_over,
+    command_line,
+    domain_xml,
+)
 from workers.hypervisors.events import FirstRuns, listen
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
@@ -97,6 +107,7 @@ class Revision:
     disk: DiskSettings
     kernel: Path
     initrd: Path
+    emulator: Path | None = None  # which it deploys itself
 
 
 def _with_hardware(settings: GuestSettings, hardware: Hardware) -> GuestSettings:
@@ -142,14 +153,15 @@ class QemuCluster:
         """The observer's monotonic clock."""
         return time.monotonic() + self._observer_ahead_s
 
-    def hosts(self, guest: GuestSettings, disk: DiskSettings) -> list["QemuHost"]:
-        """The cluster's hosts, ready for guests of a revision with these settings.
+    def hosts(self, guest: GuestSettings, disk: DiskSettings, emulator: Emulator | None = None) -> list["QemuHost"]:
+        """The cluster's hosts, ready for guests of a revision with these settings, on the QEMU that it deploys.
 
-        Raises Failed: stack for settings that cannot be met.
+        Raises Failed: stack for settings that cannot be met, and for a QEMU that does not start.
         """
         image = build_guest_image(self._home, guest.extra_modules)
         kernel, initrd = self._send(image)
-        revision = Revision(guest, disk, kernel, initrd)
+        path = None if emulator is None else self._deploy(emulator, guest.machine)
+        revision = Revision(guest, disk, kernel, initrd, path)
         return [QemuHost(self, link, revision) for link in self.links]
 
     def guest_image_digest(self, guest: GuestSettings) -> str:
@@ -196,21 +208,52 @@ class QemuCluster:
         kernel, initrd = images / image.digest / "vmlinux", images / image.digest / "initrd"
         link.agent.send_file(image.kernel, kernel, timeout_s=_SEND_TIMEOUT_S)
         link.agent.send_file(image.initrd, initrd, timeout_s=_SEND_TIMEOUT_S)
-        self._used_images.add(image.digest)
-        link.agent.call(
+        self._trim(images, image.digest)
+        return kernel, initrd
+
+    def _deploy(self, emulator: Emulator, machine: str) -> Path:
+        """Bring a QEMU to where images lie; each host's libvirt has learned what it can do before it is measured."""
+        link = self.links[0]
+        folder = link.host.shared_dir / "emulators"
+        archive = folder / emulator.digest / emulator.archive.name
+        link.agent.send_file(emulator.archive, archive, timeout_s=_SEND_TIMEOUT_S)
+        link.agent.call("hypervisors.images.unpack", timeout_s=_SEND_TIMEOUT_S, archive=str(archive))
+        self._trim(folder, emulator.digest)
+        path = archive.parent / emulators.PROGRAM
+        with ThreadPoolExecutor(len(self.links)) as pool:
+            list(pool.map(lambda link: _probe_emulator(link, path, machine), self.links))
+        return path
+
+    def _trim(self, folder: Path, used: str) -> None:
+        """Keep the newest of what was sent to a folder, and all that this session uses."""
+        self._used_images.add(used)
+        self.links[0].agent.call(
             "hypervisors.images.trim",
             timeout_s=_CALL_TIMEOUT_S,
-            folder=str(images),
+            folder=str(folder),
             used=sorted(self._used_images),
             most=_KEPT_IMAGES,
         )
-        return kernel, initrd
 
     def enter(self, guest: "QemuGuest") -> None:
         self._guests.append(guest)
 
     def leave(self, guest: "QemuGuest") -> None:
         self._guests.remove(guest)
+
+
+def _probe_emulator(link: HostLink, path: Path, machine: str) -> None:
+    """Raises Failed: stack where libvirt cannot run it for this machine type."""
+
+    def probe() -> str:
+        return str(link.connection.getDomainCapabilities(str(path), "x86_64", machine, DOMAIN_TYPE))
+
+    try:
+        ask(f"start the deployed QEMU on {link.name}", _START_TIMEOUT_S, probe)
+    except (Unsupported, Failed) as error:
+        if isinstance(error, Failed) and error.fault == "donor":
+            raise
+        raise emulators.to_blame(Failed("hypervisor", str(error))) from None
 
 
 def _stop_listening(name: str, runs: FirstRuns) -> None:
@@ -565,7 +608,7 @@ class QemuGuest:
     def _xml_for(self, domain: libvirt.virDomain, link: HostLink, disk: disks.AgentDisk | None) -> str:
         xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
         console = link.host.console_dir / f"{self.name}.log"
-        return as_taken_over(xml, console, link.host.emulator, disk.path if disk else None)
+        return as_taken_over(xml, console, self._emulator_on(link), disk.path if disk else None)
 
     # -- tools --------------------------------------------------------------------------------------------------
 
@@ -578,7 +621,7 @@ class QemuGuest:
         host, revision = self._link.host, self._revision
         return Machine(
             name=self.name,
-            emulator=host.emulator,
+            emulator=self._emulator_on(self._link),
             kernel=revision.kernel,
             initrd=revision.initrd,
             command_line=command_line(
@@ -596,6 +639,10 @@ class QemuGuest:
             disk=_image_of(self._disk) if self._disk is not None else None,
             reserved=self._reserved,
         )
+
+    def _emulator_on(self, link: HostLink) -> str:
+        deployed = self._revision.emulator
+        return link.host.emulator if deployed is None else str(deployed)
 
     def _boots_from(self) -> list[str]:
         return [str(self._revision.kernel), str(self._revision.initrd)]
