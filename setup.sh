@@ -14,6 +14,7 @@ NEED_FREE_MIB=6144
 SYSTEM_PACKAGES="qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
  libvirt-dev libevent-2.1-7 pkg-config gcc libc6-dev python3 python3-dev python3-venv bubblewrap lz4
  mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin ovmf mtools dosfstools
+ ccache ninja-build libglib2.0-dev libpixman-1-dev libfdt-dev
  xfsprogs e2fsprogs btrfs-progs iproute2 util-linux procps git openssh-client"
 TEST_PACKAGES="chromium busybox-static"   # the tests look at the pages, and boot an operator's guest
 # unpacked beside the system: as packages they would start services of their own

@@ -19,7 +19,7 @@ from farm.cli.example import make_example_repository
 from farm.settings import load_settings
 from scenarios.crossing import PlannedBuild, PlannedCluster, PlannedHost
 from workers.agent import AgentLink
-from workers.builds import Build, resolve
+from workers.builds import Build, Workshop, resolve
 from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
@@ -81,7 +81,10 @@ def example_build(home: Path) -> Build:
         repository = Path(folder) / "example"
         make_example_repository(repository)
         commit = (repository / ".git" / "refs" / "heads" / "main").read_text().strip()
-        return resolve(PlannedBuild(commit, "example", ("subject",), str(repository), commit), home)
+        return resolve(
+            PlannedBuild(commit, "example", ("subject",), str(repository), commit),
+            Workshop(home, "bench", Path(folder)),
+        )
 
 
 def _interleave(

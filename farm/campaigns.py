@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
+from farm import stacks
 from farm.results.tables import CheckIn, OutcomeRow, Owner, Purpose, Session
 from farm.settings import RepositorySettings, Settings
 from scenarios.crossing import PlannedBuild, PlannedScenario, Role, canonical_json, digest_of, revision_of, to_data
@@ -132,16 +133,21 @@ def merge_builds(repository: RepositorySettings, wanted: Iterable[tuple[str, Rol
     roles: dict[str, list[Role]] = {}
     for commit, role in wanted:
         roles.setdefault(commit, []).append(role)
-    return tuple(
-        PlannedBuild(
-            revision=revision_of({repository.name: commit}),
-            label=f"{repository.name} {commit[:10]}",
-            roles=tuple(dict.fromkeys(its_roles)),
-            repository=repository.url,
-            commit=commit,
-        )
-        for commit, its_roles in roles.items()
+    return tuple(_build(repository, commit, tuple(dict.fromkeys(its_roles))) for commit, its_roles in roles.items())
+
+
+def _build(repository: RepositorySettings, commit: str, roles: tuple[Role, ...]) -> PlannedBuild:
+    plain = PlannedBuild(
+        revision=revision_of({repository.name: commit}),
+        label=f"{repository.name} {commit[:10]}",
+        roles=roles,
+        repository=repository.url,
+        commit=commit,
     )
+    if not repository.stack:
+        return plain
+    recipe, lock = stacks.at_commit(repository.stack, repository.component_name, repository.url, commit)
+    return replace(plain, recipe=recipe, lock=lock)
 
 
 def ask(

@@ -5,10 +5,11 @@ Paths in the file are relative to it; state lives under `FARM_HOME` (default: `v
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from farm import stacks
 from scenarios import sweeps
 from scenarios.strict import read_toml
 
@@ -19,16 +20,29 @@ _TIME = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 @dataclass(frozen=True)
 class RepositorySettings:
-    """A watched repository. `url` is anything git can fetch; a relative path is relative to the settings file."""
+    """A watched repository. `url` is anything git can fetch; a relative path is relative to the settings file.
+
+    One without `stack` is a deployment, with a stack.toml; one with it is the source of that stack's `component`.
+    """
 
     name: str
     url: str
     branch: str = "main"
     canary: str = ""  # the frozen build: a commit; empty: the first check-in the farm saw
+    stack: str = ""  # a recipe of stacks/
+    component: str = ""  # of the stack; empty: the one that has the stack's name
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name = {self.name!r} must be lower-case letters, digits and '-'")
+        if self.component and not self.stack:
+            raise ValueError(f"component = {self.component!r} is of no stack: name one with 'stack'")
+        if self.stack:
+            stacks.check(self.stack, self.component_name)
+
+    @property
+    def component_name(self) -> str:
+        return self.component or self.stack
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,13 @@ class AddressSettings:
     site_port: int = 8010
     buildbot_port: int = 8011
     worker_port: int = 8012
+
+    def __post_init__(self) -> None:
+        fixed = [port for port in (self.site_port, self.buildbot_port, self.worker_port) if port]
+        if len(set(fixed)) < len(fixed):
+            raise ValueError(f"the ports {', '.join(map(str, fixed))} must differ")
+        if not all(0 <= port < 65536 for port in fixed):
+            raise ValueError(f"the ports {', '.join(map(str, fixed))} must be from 0 to 65535")
 
 
 @dataclass(frozen=True)
@@ -122,9 +143,7 @@ def load_settings(path: Path | None = None, home: Path | None = None) -> Setting
     chosen = chosen.resolve()
     read = read_toml(chosen, FarmFile)
     base = chosen.parent
-    repositories = tuple(
-        RepositorySettings(r.name, _absolute_url(base, r.url), r.branch, r.canary) for r in read.repository
-    )
+    repositories = tuple(replace(one, url=_absolute_url(base, one.url)) for one in read.repository)
     return Settings(
         state,
         chosen,

@@ -511,6 +511,22 @@ class ObjectStore(Protocol):
         """With its segments; harmless when it is gone."""
 
 
+@dataclass(frozen=True)
+class TestResult:
+    """What came of one test of the stack's own suite; `told` is its last word where it did not pass."""
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped"]
+    told: str
+
+
+class Suite(Protocol):
+    """The tests that the stack's recipe names, ready to be run against what is deployed."""
+
+    def run(self, *, timeout_s: float) -> Sequence[TestResult]:
+        """All of them, once. Raises Failed (stack) when the suite cannot begin or does not end."""
+
+
 class Cell(Protocol):
     """The samples of one scenario with one set of parameters in one round; valid or void together."""
 
@@ -542,6 +558,7 @@ class Bench(Protocol):
 
     hosts: Sequence[Host]
     store: ObjectStore | None
+    suite: Suite | None
 
     def nonce(self) -> str:
         """A fresh word of letters and digits that nobody can know beforehand."""

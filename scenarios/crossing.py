@@ -76,13 +76,19 @@ class Lease:
 
 @dataclass(frozen=True)
 class PlannedBuild:
-    """A revision to deploy: what identifies it, what it is here for, and where it comes from."""
+    """A revision to deploy: what identifies it, what it is here for, and where it comes from.
+
+    `recipe` is the stack's, where the repository is a component's own and has no stack.toml; with it comes `lock`,
+    the text of the file that it names.
+    """
 
     revision: str
     label: str
     roles: tuple[Role, ...]
     repository: str
     commit: str
+    recipe: dict[str, Any] | None = None
+    lock: str | None = None
 
 
 @dataclass(frozen=True)

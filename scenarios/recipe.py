@@ -8,8 +8,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
+VMM = "qemu"  # the component that the session's guests run on, where a recipe has it
+VMM_PART = "keycodemapdb"  # what QEMU's source wants, and keeps in a repository of its own
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}=[0-9][A-Za-z0-9.+:~-]{0,80}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FACTORY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 _SETTING = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=: -]{0,400}")
@@ -31,15 +37,28 @@ def _check_settings(settings: dict[str, str | int | float | bool]) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a component comes from: exactly one of these."""
+    """Where a component comes from: exactly one of `pypi`, `path`, `debian` and `git` with its `commit`."""
 
     pypi: str | None = None  # "swift==2.38.3"
+    debian: str | None = None  # "qemu-system-x86=1:7.2+dfsg-7+deb12u18+b3"
     path: str | None = None  # a folder of the deployment repository
+    git: str | None = None  # anything git can fetch
+    commit: str | None = None  # of `git`, whole
+    patch: str | None = None  # SHA-256 of a patch that is not committed
 
     def __post_init__(self) -> None:
-        _must((self.pypi is None) != (self.path is None), "must have either 'pypi' or 'path'")
+        given = [name for name in ("pypi", "path", "debian", "git") if getattr(self, name) is not None]
+        _must(len(given) == 1, "must have either 'pypi', 'path', 'debian' or 'git'")
+        _must((self.git is None) == (self.commit is None), "'git' and 'commit' go together")
+        if self.git is not None and self.commit is not None:
+            _must(self.git.isprintable() and not self.git.startswith("-"), f"git = {self.git!r} is no address")
+            _must(bool(_COMMIT.fullmatch(self.commit)), f"commit = {self.commit!r} must be a whole commit id")
+        if self.patch is not None:
+            _must(self.git is not None and bool(_SHA256.fullmatch(self.patch)), "patch must be a SHA-256, with 'git'")
         if self.pypi is not None:
             _must(bool(_PIN.fullmatch(self.pypi)), f"pypi = {self.pypi!r} must be a pin such as 'swift==2.38.3'")
+        if self.debian is not None:
+            _must(bool(_PACKAGE.fullmatch(self.debian)), f"debian = {self.debian!r} must be a pin 'package=version'")
         if self.path is not None:
             inside = not self.path.startswith("/") and ".." not in self.path.split("/") and self.path.isprintable()
             inside = inside and self.path != ""
@@ -55,6 +74,13 @@ class Component:
         _must(
             bool(_NAME.fullmatch(self.name)),
             f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
+        )
+        is_vmm = self.name == VMM
+        _must(is_vmm or self.source.debian is None, f"only the component '{VMM}' can be a Debian package")
+        must_build = {VMM: ("debian", "git"), VMM_PART: ("git",)}.get(self.name, ())
+        _must(
+            not must_build or any(getattr(self.source, kind) is not None for kind in must_build),
+            f"component '{self.name}' must have " + " or ".join(f"'{kind}'" for kind in must_build),
         )
 
 
@@ -135,6 +161,23 @@ class DiskSettings:
 
 
 @dataclass(frozen=True)
+class TestsSettings:
+    """The stack's own suite, for scenario stack_tests: pytest over `paths` of a component that comes from git."""
+
+    component: str
+    paths: tuple[str, ...]
+    requirements: tuple[str, ...]  # pins of what the suite needs beside the stack's own libraries
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            inside = path.isprintable() and not path.startswith(("/", "-")) and ".." not in path.split("/")
+            _must(inside and path != "", f"paths: {path!r} must be a path inside the component")
+        for pin in self.requirements:
+            _must(bool(_PIN.fullmatch(pin)), f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2'")
+        _must(bool(self.paths), "paths must name at least one file or folder")
+
+
+@dataclass(frozen=True)
 class StackHead:
     name: str
     deployer: Literal["swift"]
@@ -156,11 +199,14 @@ class Recipe:
     swift: SwiftSettings = SwiftSettings()
     guest: GuestSettings = GuestSettings()
     disk: DiskSettings = DiskSettings()
+    tests: TestsSettings | None = None
 
     def __post_init__(self) -> None:
         names = [component.name for component in self.component]
         _must(len(set(names)) == len(names), "two components have the same name")
         _must("swift" in names, "needs a component named 'swift'")
+        if self.tests is not None:
+            _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
         if self.lock is not None:
             _must(
                 "/" not in self.lock and self.lock.isprintable() and self.lock not in ("", ".", ".."),

@@ -15,6 +15,7 @@ from scenarios import (
     object_as_file,
     operator_guest,
     parameters,
+    stack_tests,
     upload_billing,
     wipe,
 )
@@ -37,6 +38,7 @@ SCENARIOS: dict[str, Scenario] = {
     migration_conflicts.SCENARIO.name: migration_conflicts.SCENARIO,
     object_as_file.SCENARIO.name: object_as_file.SCENARIO,
     upload_billing.SCENARIO.name: upload_billing.SCENARIO,
+    stack_tests.SCENARIO.name: stack_tests.SCENARIO,
 }
 # asked of every check-in; the others are asked by sweeps and by whoever names them
 BY_DEFAULT = ("boot", "cow_start", "chunked_upload", "live_migration")

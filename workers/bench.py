@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from scenarios.contract import Guest, Host, ObjectStore
+from scenarios.contract import Guest, Host, ObjectStore, Suite
 
 _NONCE_BYTES = 8
 
@@ -13,9 +13,16 @@ _NONCE_BYTES = 8
 class SessionBench:
     """A context manager: guests that scenarios keep for verifying are removed on leaving, or by `release`."""
 
-    def __init__(self, hosts: Sequence[Host], store: ObjectStore | None, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        store: ObjectStore | None,
+        now_s: Callable[[], float],
+        suite: Suite | None = None,
+    ) -> None:
         self.hosts = hosts
         self.store = store
+        self.suite = suite
         self._now_s = now_s
         self._kept = contextlib.ExitStack()
         self.keeps_guests = False

@@ -1,45 +1,35 @@
 """A check-in becomes a build: its recipe read, its packages pinned by digest, its code in folders ready to deploy.
 
 Nothing of a check-in or of a package runs here. Packages are taken as wheels only, which pip unpacks without
-executing them, into plain folders that go on the path of an interpreter inside the sandbox.
+executing them, into plain folders that go on the path of an interpreter inside the sandbox. A component that comes
+as source is built into a wheel behind the sandbox' walls first.
 """
 
 import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedBuild, ResolvedBuild, digest_of, to_data
-from scenarios.recipe import Recipe
-from scenarios.strict import BadData, parse_toml
+from scenarios.recipe import VMM, VMM_PART, Recipe, Source
+from scenarios.strict import BadData, from_data, parse_toml
+from workers import emulators, wheels
 from workers.cache import Cache
-from workers.checkouts import Mirror
+from workers.checkouts import Mirror, apply_patch
+from workers.compilers import CompilerCache
+from workers.debian import Apt
+from workers.emulators import Emulator
+from workers.packages import Pip, Wheel, lock_of, normal
 
-PIP_TIMEOUT_S = 300.0
 RECIPE_LIMIT_BYTES = 256 << 10
 # The interpreter inside the sandbox is the system's; wheels are chosen for the one that runs us, made from it
 PLATFORM = f"{sys.implementation.cache_tag}-{sys.platform}-{os.uname().machine}"
 
 _LOCK_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)")
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """One package as it is installed; `name` in its normal form."""
-
-    name: str
-    version: str
-    sha256: str
-
-    @property
-    def requirement(self) -> str:
-        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
 
 @dataclass(frozen=True)
@@ -50,35 +40,207 @@ class Build:
     recipe: Recipe
     code: Mapping[str, Path]
     environment: Path  # all libraries the components need
+    emulator: Emulator | None = None  # what guests run on, where the recipe deploys it
+    tests: "Tests | None" = None
 
 
-def resolve(planned: PlannedBuild, home: Path) -> Build:
-    """Fetch, read and install a check-in; costs little where its parts are in the cache under `home`.
+@dataclass(frozen=True)
+class Tests:
+    """The stack's own suite: the source it is part of, and what it needs beside the stack's libraries."""
+
+    source: Path
+    libraries: Path
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where builds are made: the farm's home with its caches, and for the session's sandboxes its mark and folder."""
+
+    home: Path
+    lease: str
+    folder: Path
+
+    @property
+    def cache(self) -> Cache:
+        return Cache(self.home / "cache" / "builds")
+
+    @property
+    def apt(self) -> Apt:
+        return Apt(self.home / "cache" / "apt")
+
+    @property
+    def pip(self) -> Pip:
+        return Pip(self.home)
+
+    def mirror(self, url: str) -> Mirror:
+        return Mirror(url, self.home / "cache" / "mirrors" / f"{digest_of(url)[:24]}.git")
+
+    def tree(self, url: str, commit: str) -> tuple[str, Path]:
+        """The id of a commit's tree, and its files."""
+        mirror = self.mirror(url)
+        mirror.bring(commit)
+        tree_id = mirror.tree_of(commit)
+        return tree_id, self.cache.entry("tree", tree_id, lambda folder: mirror.extract(commit, folder))
+
+    def source(self, url: str, commit: str) -> tuple[str, Path]:
+        """The same of a component that is built without what its submodules hold: they are empty folders."""
+        mirror = self.mirror(url)
+        mirror.bring(commit)
+        tree_id = mirror.tree_of(commit)
+        return tree_id, self.cache.entry(
+            "source", tree_id, lambda folder: mirror.extract(commit, folder, submodules=True)
+        )
+
+    def compiled(self, url: str) -> CompilerCache:
+        return CompilerCache(self.home / "cache" / "compilers" / digest_of(url)[:24])
+
+    def patched(self, tree_id: str, tree: Path, patch: str) -> tuple[str, Path]:
+        """The same with a patch of the farm's private store."""
+        changed = digest_of({"tree": tree_id, "patch": patch})
+        file = self.home / "patches" / patch
+        return changed, self.cache.entry("tree", changed, lambda folder: apply_patch(tree, file, folder))
+
+
+@dataclass
+class _Parts:
+    """What a recipe asks for, component by component."""
+
+    pins: dict[str, str] = field(default_factory=dict)  # from the package index
+    built: dict[str, Wheel] = field(default_factory=dict)  # from source
+    sources: dict[str, Path] = field(default_factory=dict)  # of those that were built
+    folders: dict[str, Path] = field(default_factory=dict)  # as they are
+    emulator: Emulator | None = None
+    tree: str = ""  # of the deployment repository, where folders of it are used
+
+
+def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
+    """Fetch, read, build and install a check-in; costs little where its parts are in the workshop's cache.
 
     Raises Failed: stack for a check-in that cannot be built, farm where a source does not answer.
     """
-    mirror = Mirror(planned.repository, home / "cache" / "mirrors" / f"{digest_of(planned.repository)[:24]}.git")
-    cache = Cache(home / "cache" / "builds")
-    pip = Pip(home)
-    mirror.bring(planned.commit)
-    tree_id = mirror.tree_of(planned.commit)
-    tree = cache.entry("tree", tree_id, lambda folder: mirror.extract(planned.commit, folder))
-    recipe = _read_recipe(tree)
-    pins = {part.name: part.source.pypi for part in recipe.component if part.source.pypi is not None}
-    locked = None if recipe.lock is None else _read_lock(tree, recipe.lock)
-    code = _path_components(recipe, tree)
-    wheels = _resolution(cache, pip, sorted(pins.values()), locked, recipe.lock)
-    by_name = {wheel.name: wheel for wheel in wheels}
-    own = {name: by_name[_normal(pin.partition("==")[0])] for name, pin in pins.items()}
-    libraries = [wheel for wheel in wheels if wheel not in own.values()]
+    recipe, locked, tree_id, tree = _recipe_of(planned, workshop)
+    parts = _parts(recipe, tree_id, tree, workshop)
+    found = _resolution(workshop, parts, locked, recipe.lock)
+    by_name = {wheel.name: wheel for wheel in found}
+    own = {name: by_name[normal(pin.partition("==")[0])] for name, pin in parts.pins.items()} | parts.built
+    libraries = [wheel for wheel in found if wheel.name not in {one.name for one in own.values()}]
+    code = dict(parts.folders)
     for name, wheel in own.items():
-        code[name] = cache.entry("code", f"{PLATFORM}-{wheel.sha256}", lambda folder, w=wheel: pip.install([w], folder))  # type: ignore[misc]
-    environment = cache.entry(
-        "environment", f"{PLATFORM}-{digest_of(_lock_of(libraries))}", lambda folder: pip.install(libraries, folder)
+        code[name] = _installed("code", wheel.sha256, [wheel], workshop)
+    environment = _installed("environment", digest_of(lock_of(libraries)), libraries, workshop)
+    identity: dict[str, object] = {
+        "tree": parts.tree,
+        "wheels": {name: wheel.sha256 for name, wheel in own.items()},
+    }
+    if parts.emulator is not None:
+        identity["emulator"] = parts.emulator.digest
+    resolved = ResolvedBuild(planned.revision, lock_of(found), digest_of(identity), to_data(recipe))
+    tests = _tests(recipe, parts, found, workshop)
+    return Build(resolved, recipe, code, environment, parts.emulator, tests)
+
+
+def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mapping[str, str] | None, str, Path | None]:
+    """The recipe with its lock, if it has one; and the deployment repository's tree, if it is from there."""
+    if planned.recipe is None:
+        tree_id, tree = workshop.tree(planned.repository, planned.commit)
+        recipe = _read_recipe(tree)
+        locked = None if recipe.lock is None else _parse_lock(_read_text(tree, recipe.lock), recipe.lock)
+        return recipe, locked, tree_id, tree
+    try:
+        recipe = from_data(planned.recipe, Recipe, source="the stack's recipe")
+    except BadData as error:
+        raise Failed("farm", str(error)) from None
+    locked = None if planned.lock is None else _parse_lock(planned.lock, str(recipe.lock))
+    return recipe, locked, "", None
+
+
+def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) -> _Parts:
+    parts = _Parts()
+    for component in recipe.component:
+        name, source = component.name, component.source
+        if name == VMM:
+            parts.emulator = _emulator(recipe, workshop)
+        elif name == VMM_PART:
+            continue  # it is built into that
+        elif source.pypi is not None:
+            parts.pins[name] = source.pypi
+        elif source.path is not None:
+            parts.folders[name] = _folder(name, source.path, tree)
+            parts.tree = tree_id
+        else:
+            parts.sources[name], parts.built[name] = _built(name, source, workshop)
+    return parts
+
+
+def _built(name: str, source: Source, workshop: Workshop) -> tuple[Path, Wheel]:
+    """A component's source and its wheel: built once for each tree, patch and platform."""
+    assert source.git is not None
+    assert source.commit is not None  # as `Source` has checked
+    tree_id, tree = workshop.tree(source.git, source.commit)
+    if source.patch is not None:
+        tree_id, tree = workshop.patched(tree_id, tree, source.patch)
+    toolchain = _toolchain(workshop, wheels.TOOLCHAIN)
+    key = digest_of({"tree": tree_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
+
+    def build(folder: Path) -> None:
+        wheels.build(name, tree, toolchain, folder, lease=workshop.lease, run_dir=workshop.folder / f"build-{key[:12]}")
+
+    return tree, wheels.read(name, workshop.cache.entry("wheel", key, build))
+
+
+def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Workshop) -> Tests | None:
+    """None where the recipe names no tests, or the component that has them is no source."""
+    if recipe.tests is None or recipe.tests.component not in parts.sources:
+        return None
+    downloaded = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.file is None]
+    wanted = _remembered(workshop, sorted([*recipe.tests.requirements, *downloaded]), None, None, ())
+    there = {wheel.name for wheel in found}
+    more = [wheel for wheel in wanted if wheel.name not in there]
+    libraries = _installed("environment", digest_of(lock_of(more)), more, workshop)
+    return Tests(parts.sources[recipe.tests.component], libraries)
+
+
+def _emulator(recipe: Recipe, workshop: Workshop) -> Emulator:
+    """QEMU ready to be sent to hosts: unpacked once for each package, built once for each tree, patch and platform."""
+    by_name = {component.name: component.source for component in recipe.component}
+    source = by_name[VMM]
+    if source.debian is None:
+        return _compiled(source, by_name.get(VMM_PART), workshop)
+    pin = source.debian
+    key = digest_of({"package": pin, "platform": PLATFORM})
+    return emulators.read(
+        workshop.cache.entry("emulator", key, lambda folder: emulators.of_package(pin, workshop.apt, folder))
     )
-    identity = {"tree": tree_id if len(code) > len(own) else "", "wheels": {n: w.sha256 for n, w in own.items()}}
-    resolved = ResolvedBuild(planned.revision, _lock_of(wheels), digest_of(identity), to_data(recipe))
-    return Build(resolved, recipe, code, environment)
+
+
+def _compiled(source: Source, part_source: Source | None, workshop: Workshop) -> Emulator:
+    url, (tree_id, tree) = str(source.git), workshop.source(str(source.git), str(source.commit))
+    if source.patch is not None:
+        tree_id, tree = workshop.patched(tree_id, tree, source.patch)
+    part_id, part = ("", None)
+    if part_source is not None:
+        part_id, part = workshop.source(str(part_source.git), str(part_source.commit))
+    toolchain = _toolchain(workshop, emulators.TOOLCHAIN)
+    key = digest_of({"tree": tree_id, "part": part_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
+
+    def build(folder: Path) -> None:
+        emulators.of_source(
+            emulators.Sources(tree, part, toolchain, workshop.compiled(url), keep=source.patch is None),
+            folder,
+            lease=workshop.lease,
+            run_dir=workshop.folder / f"build-{key[:12]}",
+        )
+
+    return emulators.read(workshop.cache.entry("emulator", key, build))
+
+
+def _toolchain(workshop: Workshop, pins: Sequence[str]) -> Path:
+    found = _remembered(workshop, pins, None, None, ())
+    return _installed("environment", digest_of(lock_of(found)), found, workshop)
+
+
+def _installed(kind: str, key: str, packages: Sequence[Wheel], workshop: Workshop) -> Path:
+    return workshop.cache.entry(kind, f"{PLATFORM}-{key}", lambda folder: workshop.pip.install(packages, folder))
 
 
 def _read_recipe(tree: Path) -> Recipe:
@@ -88,17 +250,17 @@ def _read_recipe(tree: Path) -> Recipe:
         raise Failed("stack", str(error)) from None
 
 
-def _read_lock(tree: Path, name: str) -> dict[str, str]:
+def _parse_lock(text: str, name: str) -> dict[str, str]:
     """Package (normal form) → version."""
     locked: dict[str, str] = {}
-    for number, line in enumerate(_read_text(tree, name).splitlines(), 1):
-        text = line.partition("#")[0].strip()
-        if not text:
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.partition("#")[0].strip()
+        if not stripped:
             continue
-        pin = _LOCK_LINE.fullmatch(text)
+        pin = _LOCK_LINE.fullmatch(stripped)
         if pin is None:
-            raise Failed("stack", f"{name}:{number}: {text[:80]!r} is not 'package==version'")
-        if locked.setdefault(_normal(pin[1]), pin[2]) != pin[2]:
+            raise Failed("stack", f"{name}:{number}: {stripped[:80]!r} is not 'package==version'")
+        if locked.setdefault(normal(pin[1]), pin[2]) != pin[2]:
             raise Failed("stack", f"{name}:{number}: {pin[1]} is pinned twice, to different versions")
     return locked
 
@@ -116,116 +278,55 @@ def _read_text(tree: Path, name: str) -> str:
         raise Failed("stack", f"{name} is not UTF-8 text") from None
 
 
-def _path_components(recipe: Recipe, tree: Path) -> dict[str, Path]:
-    folders: dict[str, Path] = {}
-    for part in recipe.component:
-        if part.source.path is None:
-            continue
-        if part.name == "swift":
-            raise Failed("stack", "stack.toml: the component 'swift' must be pinned: source = { pypi = \"swift==…\" }")
-        folder = (tree / part.source.path).resolve()
-        if not folder.is_dir() or not folder.is_relative_to(tree.resolve()):
-            raise Failed("stack", f"stack.toml: component {part.name!r}: there is no folder {part.source.path!r}")
-        folders[part.name] = folder
-    return folders
+def _folder(name: str, path: str, tree: Path | None) -> Path:
+    if name == "swift" or tree is None:
+        raise Failed("stack", f"stack.toml: the component {name!r} cannot be a folder: pin a package or a commit")
+    folder = (tree / path).resolve()
+    if not folder.is_dir() or not folder.is_relative_to(tree.resolve()):
+        raise Failed("stack", f"stack.toml: component {name!r}: there is no folder {path!r}")
+    return folder
 
 
 def _resolution(
-    cache: Cache, pip: "Pip", pins: Sequence[str], locked: Mapping[str, str] | None, lock_name: str | None
+    workshop: Workshop, parts: _Parts, locked: Mapping[str, str] | None, lock_name: str | None
 ) -> list[Wheel]:
-    """All wheels a recipe needs, sorted; found once per platform, then remembered, so that nothing drifts."""
+    """All wheels a recipe needs, sorted."""
+    built = sorted(parts.built.values(), key=lambda wheel: wheel.name)
+    found = _remembered(workshop, sorted(parts.pins.values()), locked, lock_name, built)
+    own = {wheel.name: wheel for wheel in built}
+    return [own.get(wheel.name, wheel) for wheel in found]
+
+
+def _remembered(
+    workshop: Workshop,
+    pins: Sequence[str],
+    locked: Mapping[str, str] | None,
+    lock_name: str | None,
+    built: Sequence[Wheel],
+) -> list[Wheel]:
+    """What pip chose, found once per platform, so that nothing drifts."""
 
     def ask(folder: Path) -> None:
         requirements = [*pins, *(f"{name}=={version}" for name, version in (locked or {}).items())]
-        wheels = pip.resolve(requirements)
+        found = workshop.pip.resolve(requirements, built)
         if locked is not None:
-            _check_complete(wheels, pins, locked, str(lock_name))
-        (folder / "wheels.json").write_text(json.dumps([to_data(wheel) for wheel in wheels]))
+            _check_complete(found, [*pins, *(f"{wheel.name}==" for wheel in built)], locked, str(lock_name))
+        plain = [{"name": wheel.name, "version": wheel.version, "sha256": wheel.sha256} for wheel in found]
+        (folder / "wheels.json").write_text(json.dumps(plain))
 
-    key = digest_of({"platform": PLATFORM, "pins": list(pins), "locked": None if locked is None else dict(locked)})
-    stored = json.loads((cache.entry("resolution", key, ask) / "wheels.json").read_text())
+    key: dict[str, object] = {
+        "platform": PLATFORM,
+        "pins": list(pins),
+        "locked": None if locked is None else dict(locked),
+    }
+    if built:
+        key["built"] = {wheel.name: wheel.needs for wheel in built}
+    stored = json.loads((workshop.cache.entry("resolution", digest_of(key), ask) / "wheels.json").read_text())
     return [Wheel(**wheel) for wheel in stored]
 
 
-def _check_complete(wheels: Sequence[Wheel], pins: Sequence[str], locked: Mapping[str, str], lock_name: str) -> None:
-    known = {*locked, *(_normal(pin.partition("==")[0]) for pin in pins)}
-    missing = [f"{wheel.name}=={wheel.version}" for wheel in wheels if wheel.name not in known]
+def _check_complete(found: Sequence[Wheel], pins: Sequence[str], locked: Mapping[str, str], lock_name: str) -> None:
+    known = {*locked, *(normal(pin.partition("==")[0]) for pin in pins)}
+    missing = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.name not in known]
     if missing:
         raise Failed("stack", f"{lock_name} is not complete: {', '.join(missing)} missing")
-
-
-@dataclass(frozen=True)
-class Pip:
-    """The farm's own pip; it sees pins only, never text of a check-in."""
-
-    home: Path
-
-    def resolve(self, requirements: Sequence[str]) -> list[Wheel]:
-        """What would be installed, sorted by name; raises Failed."""
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder) / "report.json"
-            options = ["--dry-run", "--ignore-installed", "--report", str(report)]
-            self._install(requirements, options, " and ".join(r for r in requirements[:1]))
-            found = json.loads(report.read_text())["install"]
-        wheels = [
-            Wheel(
-                _normal(item["metadata"]["name"]),
-                item["metadata"]["version"],
-                item["download_info"]["archive_info"]["hashes"]["sha256"],
-            )
-            for item in found
-        ]
-        return sorted(wheels, key=lambda wheel: wheel.name)
-
-    def install(self, wheels: Sequence[Wheel], target: Path) -> None:
-        """Unpack exactly these wheels into `target`; raises Failed."""
-        if wheels:
-            requirements = [wheel.requirement for wheel in wheels]
-            self._install(requirements, ["--no-deps", "--require-hashes", "--target", str(target)], "packages")
-
-    def _install(self, requirements: Sequence[str], options: Sequence[str], what: str) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            wanted = Path(folder) / "requirements.txt"
-            wanted.write_text("".join(f"{line}\n" for line in requirements))
-            command = [
-                str(self.home / "venv" / "bin" / "python"), "-I", "-m", "pip", "--verbose", "--no-color", "--no-input",
-                "--disable-pip-version-check", "--retries", "2", "--timeout", "20",
-                "--cache-dir", str(self.home / "cache" / "pip"),
-                "install", "--only-binary=:all:", "--no-warn-script-location", *options, "--requirement", str(wanted),
-            ]  # fmt: skip
-            try:
-                answer = subprocess.run(
-                    command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                raise Failed("farm", f"pip took more than {PIP_TIMEOUT_S:.0f} s for {what}") from None
-        if answer.returncode:
-            raise _failure(answer.stdout)
-
-
-def _failure(output: str) -> Failed:
-    """Whose fault it is that pip could not: an index that answers "no such package" speaks of the check-in."""
-    lines = output.splitlines()
-    silent = [line.strip() for line in lines if _is_silence(line)]
-    if silent:
-        return Failed("farm", f"the package index does not answer: {silent[-1][:300]}")
-    errors = [line.partition("ERROR:")[2].strip() for line in lines if "ERROR:" in line]
-    return Failed(
-        "stack",
-        f"cannot be installed: {errors[0][:400] if errors else lines[-1][:400] if lines else 'no reason given'}",
-    )
-
-
-def _is_silence(line: str) -> bool:
-    if "Could not fetch URL" in line:
-        return "404 Client Error" not in line
-    return "Retrying (" in line or "No space left on device" in line or "ReadTimeoutError" in line
-
-
-def _lock_of(wheels: Sequence[Wheel]) -> str:
-    return "".join(f"{wheel.requirement}\n" for wheel in sorted(wheels, key=lambda wheel: wheel.name))
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

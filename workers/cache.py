@@ -21,7 +21,7 @@ from scenarios.contract import Failed
 LIMIT_MIB = 3072
 # Longer than any session lasts: what a running session may still use is never removed
 IN_USE_S = 6 * 3600
-LOCK_TIMEOUT_S = 600.0
+LOCK_TIMEOUT_S = 1200.0  # longer than any build takes
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ No hook, filter, submodule or configuration of the repository takes part: blobs 
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from scenarios.contract import Failed
 
 FETCH_TIMEOUT_S = 300.0
 READ_TIMEOUT_S = 60.0
-TREE_LIMIT_MIB = 128
+TREE_LIMIT_MIB = 512
 TREE_LIMIT_FILES = 50_000
 
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -73,12 +74,19 @@ class Mirror:
         """The id of the commit's tree: the same for equal contents."""
         return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
 
-    def extract(self, commit: str, target: Path) -> None:
-        """Write the commit's files into the empty folder `target`.
+    def extract(self, commit: str, target: Path, *, submodules: bool = False) -> None:
+        """Write the commit's files into the empty folder `target`; submodules become empty folders where they may be.
 
         Raises Failed (stack) for what we do not take: paths or links that leave the tree, submodules, too much.
         """
-        entries = self._entries(commit)
+        everything = self._entries(commit)
+        entries = [entry for entry in everything if entry.mode != _SUBMODULE]
+        for entry in everything:
+            if entry.mode == _SUBMODULE and not submodules:
+                told = "put its files into the repository, or pin a package"
+                raise Failed("stack", f"{entry.path!r} is a submodule: {told}")
+            if entry.mode == _SUBMODULE:
+                (target / entry.path).mkdir(parents=True)
         contents = self._blobs([entry.blob for entry in entries])
         for entry, content in zip(entries, contents, strict=True):
             if entry.mode != _LINK:
@@ -100,12 +108,10 @@ class Mirror:
             head, _, raw_path = line.partition(b"\t")
             mode, _, blob, length = head.decode().split()
             path = os.fsdecode(raw_path)
-            if mode == _SUBMODULE:
-                raise Failed("stack", f"{path!r} is a submodule: put its files into the repository, or pin a package")
             if path.startswith("/") or not all(part not in ("", ".", "..", ".git") for part in path.split("/")):
                 raise Failed("stack", f"{path!r} leaves the repository")
             entries.append(_Entry(mode, blob, path))
-            size += int(length)
+            size += 0 if mode == _SUBMODULE else int(length)
         if len(entries) > TREE_LIMIT_FILES or size > TREE_LIMIT_MIB << 20:
             raise Failed("stack", f"the repository holds {len(entries)} files and {size >> 20} MiB, which is too much")
         return entries
@@ -163,6 +169,34 @@ class Mirror:
         if check and answer.returncode:
             raise Failed("farm", f"git {arguments[0]} of {self.url} failed: {_last_line(answer.stderr)}")
         return answer
+
+
+def apply_patch(tree: Path, patch: Path, target: Path) -> None:
+    """Write the files of `tree` with a unified diff applied into the empty folder `target`.
+
+    Raises Failed: stack for a patch that does not fit or leaves the tree, farm where it is not there.
+    """
+    if not patch.is_file():
+        raise Failed("farm", f"the patch {patch.name[:12]} is not in the farm's store")
+    shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
+    command = ["git", "apply", "--whitespace=nowarn", str(patch.resolve())]
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_CEILING_DIRECTORIES": str(target.parent),  # it is no part of a repository around it
+    }
+    done = subprocess.run(
+        command, cwd=target, env=environment, capture_output=True, timeout=READ_TIMEOUT_S, check=False
+    )
+    if done.returncode:
+        raise Failed("stack", f"the patch does not apply: {_last_line(done.stderr)}")
+    for folder, folders, files in os.walk(target):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            if os.path.islink(path):
+                _check_link(target, os.path.relpath(path, target))
 
 
 def _write_file(path: Path, content: bytes, mode: int) -> None:

@@ -63,7 +63,7 @@ class _NotUp(Exception):
 class Walls:
     """What is inside. Paths inside → what is there; a disk is an image file, which becomes an empty XFS."""
 
-    network_namespace: Path
+    network_namespace: Path | None  # None: one of its own, with no network in it
     folders: Mapping[str, Path]
     texts: Mapping[str, str]
     disks: Mapping[str, Path]
@@ -206,8 +206,11 @@ def _text_path(run_dir: Path, inside: str) -> Path:
 
 def _outer(walls: Walls, uid: int, mounts: Mapping[str, Path]) -> list[str]:
     disks = [text for inside, image in walls.disks.items() for text in (str(image), str(mounts[inside]))]
+    network = (
+        ["unshare", "--net"] if walls.network_namespace is None else ["nsenter", f"--net={walls.network_namespace}"]
+    )
     return [
-        "nsenter", f"--net={walls.network_namespace}",
+        *network,
         "unshare", "--mount", "--propagation", "slave",
         "sh", "-euc", _MOUNT_DISKS, "sh", str(uid), *disks, "--",
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from scenarios import parameters
-from scenarios.contract import Failed, ObjectStore, ScenarioError
+from scenarios.contract import Failed, ScenarioError
 from scenarios.crossing import (
     PROGRESS_MARK,
     SCHEMA,
@@ -35,7 +35,7 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS, identifying_params
-from workers import builds, facts, processes
+from workers import builds, emulators, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.clocks import told_jumps
@@ -48,6 +48,7 @@ from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore
 from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks import swift
+from workers.stacks.suites import SandboxedSuite
 from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
 
@@ -131,6 +132,7 @@ class _Run:
     unfinished: tuple[SessionBench, Verification] | None = None
 
     def __post_init__(self) -> None:
+        self.workshop = builds.Workshop(self.home, self.plan.session, self.folder)
         self.payload = Payload(self.folder / "payload")
         self.limits = Limits(
             self.hypervisors.links,
@@ -215,7 +217,7 @@ class _Run:
         self._tell(f"build {planned.label}")
         with self._spending("build"):
             try:
-                build = builds.resolve(planned, self.home)
+                build = builds.resolve(planned, self.workshop)
                 self.guest_images[planned.revision] = self.hypervisors.guest_image_digest(build.recipe.guest)
             except Failed as error:
                 self._log(f"{planned.label}: {error}")
@@ -233,12 +235,14 @@ class _Run:
         self._tell(f"block {block + 1}/{self.plan.blocks} · {planned.label} · deploy")
         try:
             with self._deployed(build, f"{block}-{position}") as deployment:
-                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk)
+                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk, build.emulator)
                 turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
                 store = SwiftStore(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
-                    self._measure_round(planned, turned, store, place)
+                    suite = self._suite(build, deployment, f"{block}-{position}-{number}")
+                    bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
+                    self._measure_round(planned, build, bench, place)
         except Failed as error:
             if error.fault != "stack":
                 raise
@@ -264,14 +268,25 @@ class _Run:
             for server, text in deployment.logs().items():
                 self.bundle.add_log(f"swift-{name}-{server}.log", text)
 
-    def _measure_round(self, planned: PlannedBuild, hosts: list[Any], store: ObjectStore, place: Place) -> None:
+    def _suite(self, build: builds.Build, deployment: swift.Deployment, name: str) -> SandboxedSuite | None:
+        """The stack's own tests, where its recipe names some."""
+        if build.tests is None:
+            return None
+        return SandboxedSuite(
+            build,
+            self.hypervisors.cluster.storage.network_namespace,
+            *deployment.for_tests(),
+            lease=self.plan.session,
+            run_dir=self.folder / f"tests-{name}",
+        )
+
+    def _measure_round(self, planned: PlannedBuild, build: builds.Build, bench: SessionBench, place: Place) -> None:
         sheets: list[RoundSheet] = []
         self._finish_round()
-        bench = SessionBench(hosts, store, self.hypervisors.now_s)
         for scenario in self._in_turn(place):
             self._end_kept_guests(bench, sheets)
             self._tell(f"block {place.block + 1}/{self.plan.blocks} · {planned.label} · {_told(scenario)}")
-            sheet = _sheet(scenario, place)
+            sheet = _sheet(scenario, place, build)
             with self._spending("measure"), self._watching_the_observer(scenario.name):
                 self._ask(sheet, bench, scenario.params)
             sheets.append(sheet)
@@ -361,8 +376,11 @@ class _Run:
             self.spent_s[phase] = self.spent_s.get(phase, 0.0) + time.monotonic() - began
 
 
-def _sheet(planned: PlannedScenario, place: Place) -> RoundSheet:
-    return RoundSheet(SCENARIOS[planned.name], place, identifying_params(planned))
+def _sheet(planned: PlannedScenario, place: Place, build: builds.Build | None = None) -> RoundSheet:
+    scenario, params = SCENARIOS[planned.name], identifying_params(planned)
+    if build is None or build.emulator is None:
+        return RoundSheet(scenario, place, params)
+    return RoundSheet(scenario, place, params, blame=emulators.to_blame)
 
 
 def _told(planned: PlannedScenario) -> str:

@@ -73,10 +73,18 @@ class OpenCell:
 class RoundSheet:
     """All cells of one scenario in one round (scenarios.contract.Sheet).
 
-    `params` stand in every cell: what identifies the way in which the scenario was asked.
+    `params` stand in every cell: what identifies the way in which the scenario was asked. `blame` tells whose fault
+    an error is that its place blames somebody else for.
     """
 
-    def __init__(self, scenario: Scenario, place: Place, params: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        place: Place,
+        params: Mapping[str, str] = MappingProxyType({}),
+        blame: Callable[[Failed], Failed] = lambda error: error,
+    ) -> None:
+        self._blame = blame
         self.scenario = scenario
         self.place = place
         self.params = dict(params)
@@ -113,7 +121,7 @@ class RoundSheet:
         return [self._outcome_of(cell) for cell in self.cells]
 
     def _samples_of(self, cell: OpenCell) -> list[Sample]:
-        place = self.place
+        place, error = self.place, self._error_of(cell)
         return [
             Sample(
                 session=place.session,
@@ -131,14 +139,18 @@ class RoundSheet:
                 hosts=cell.hosts,
                 warm_up=place.warm_up,
                 valid=cell.error is None,
-                void_reason=_told(cell.error),
+                void_reason=_told(error),
                 time=time,
             )
             for metric, value, time in cell.values
         ]
 
+    def _error_of(self, cell: OpenCell) -> ScenarioError | None:
+        return self._blame(cell.error) if isinstance(cell.error, Failed) else cell.error
+
     def _outcome_of(self, cell: OpenCell) -> Outcome:
-        outcome, fault = classify(cell.error)
+        error = self._error_of(cell)
+        outcome, fault = classify(error)
         return Outcome(
             revision=self.place.revision,
             scenario=self.scenario.name,
@@ -148,7 +160,7 @@ class RoundSheet:
             round=self.place.round,
             outcome=outcome,
             fault=fault,
-            reason=_told(cell.error),
+            reason=_told(error),
             evidence=[plain(line) for line in cell.lines],
         )
 

@@ -47,7 +47,8 @@ def register(commands: Any) -> None:
         description="With two clusters: one against the other, the ratio is first ÷ second, the unit is the session. "
         "Without: every check-in against its parent, the unit is the block. The verdict is 'different', "
         "'no difference beyond δ', 'inconclusive', or 'not judged' where there is not enough yet.",
-        epilog="examples: farm compare acorn birch    farm compare --revision 4f2a1b9",
+        epilog="examples:\n  farm compare acorn birch\n  farm compare --revision 4f2a1b9",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument("clusters", nargs="*", metavar="CLUSTER", help="none, or two clusters")
     compare.add_argument("--revision", metavar="REV", help="only this revision or commit (the beginning is enough)")

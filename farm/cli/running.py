@@ -94,7 +94,8 @@ def run_status(arguments: argparse.Namespace, context: Context) -> int:
     print(f"work:      {state['progress']}")
     for reservation in state["reservations"]:
         print(f"reserved:  {reservation['resource']} by {reservation['holder']} until {reservation['until']}")
-    print(f"site:      {state['site']}")
+    there = Path(state["site"]).is_file()
+    print(f"site:      {state['site']}" + ("" if there else " (not written yet: the first session's end writes it)"))
     return 0
 
 

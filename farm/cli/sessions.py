@@ -34,9 +34,12 @@ def register(commands: Any) -> None:
         "run",
         help="queue a campaign for one commit",
         description="Queue a campaign for one commit; a running farm ('farm up') carries it out.",
-        epilog="examples: farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch · "
-        "farm session run --quick --scenario boot · farm session run --sweep upload-parallel · "
-        "farm session run --aa",
+        epilog="examples:\n"
+        "  farm session run --revision 4f2a1b9 --base 1c0ffee --cluster birch\n"
+        "  farm session run --quick --scenario boot     one block: shown, not judged\n"
+        "  farm session run --sweep upload-parallel     every combination of a sweep\n"
+        "  farm session run --aa                        the canary beside itself: noise",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument("--repository", metavar="NAME", help="a watched repository (default: the only one)")
     run.add_argument("--revision", metavar="COMMIT", help="what to measure (default: the newest check-in)")
@@ -44,7 +47,7 @@ def register(commands: Any) -> None:
     run.add_argument("--cluster", metavar="NAME", action="append", help="may be repeated (default: all)")
     run.add_argument("--scenario", metavar="NAME", action="append", help="may be repeated (default: the settings')")
     run.add_argument("--quick", action="store_true", help="one block: a figure within minutes, shown as not judged")
-    run.add_argument("--sweep", metavar="NAME", help=f"every combination of a sweep: {', '.join(sweeps.names())}")
+    run.add_argument("--sweep", metavar="NAME", help="every combination of a sweep: the files of scenarios/sweeps/")
     run.add_argument("--aa", action="store_true", help="the canary beside itself: what differs is noise")
     run.add_argument("--json", action="store_true", help="print the queued sessions as JSON")
     run.set_defaults(handler=run_session)

@@ -50,6 +50,25 @@ def count_outcomes(rows: list[Any]) -> list[OutcomeCount]:
     return [{**dict(zip(keys, key, strict=True)), "count": count} for key, count in sorted(counted.items())]
 
 
+def unsteady(rows: list[Any]) -> list[dict[str, Any]]:
+    """Cells that the stack failed at least once: broken where it never held, flaky where it now holds and now fails."""
+    cells: dict[tuple[Any, ...], Counter[str]] = {}
+    for row in rows:
+        if row.outcome == "measured" or (row.outcome == "failed" and row.fault == "stack"):
+            cell = row.scenario, row.version, tuple(sorted(row.params.items()))
+            cells.setdefault(cell, Counter())[row.outcome] += 1
+    return [
+        {
+            **dict(zip(("scenario", "version", "params"), cell, strict=True)),
+            "state": "flaky" if counts["measured"] else "broken",
+            "held": counts["measured"],
+            "of": counts.total(),
+        }
+        for cell, counts in sorted(cells.items())
+        if counts["failed"]
+    ]
+
+
 def _done(material: Material) -> list[Any]:
     return [session for session in material.sessions if session.id in material.answered]
 
@@ -61,6 +80,7 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
         if metric not in material.only_swept and material.figure(metric, view.name, checkin.revision)
     ]
     rows = [_row(material, checkin, view, metric) for metric in metrics]
+    outcomes = [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
     bars = tuple(bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title)))
     title = f"Revision {checkin.short} ÷ {_other(material, checkin)} on {view.donor}"
     described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
@@ -70,9 +90,8 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
         "rows": rows,
         "headline": _headline([row["judged"] for row in rows if row["judged"]], _other(material, checkin)),
         "chart": ratio_chart(key, bars, title, described) if bars else None,
-        "outcomes": count_outcomes(
-            [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
-        ),
+        "outcomes": count_outcomes(outcomes),
+        "unsteady": unsteady(outcomes),
         "fidelity": material.fidelity_of(view.name),
     }
 

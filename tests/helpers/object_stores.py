@@ -11,7 +11,7 @@ from scenarios.contract import Scenario
 from scenarios.crossing import PlannedCluster, PlannedHost
 from tests.helpers.check_ins import FARM_HOME, DeploymentRepository, example_lock
 from workers.agent import AgentLink
-from workers.builds import Build, resolve
+from workers.builds import Build, Workshop, resolve
 from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
@@ -57,7 +57,10 @@ def storage_bed(home: Path, name: str, payload_mib: int, disk_mib: int = 512) ->
 
 def build_of(repository: DeploymentRepository, stack: str, **more: str) -> Build:
     """A check-in with this stack.toml, the example's lock and more files, built."""
-    return resolve(repository.check_in({"stack.toml": stack, "lock.txt": example_lock(), **more}), FARM_HOME)
+    return resolve(
+        repository.check_in({"stack.toml": stack, "lock.txt": example_lock(), **more}),
+        Workshop(FARM_HOME, "test", repository.path.parent / "session"),
+    )
 
 
 class OneStore:

@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from farm.results import tables
 from reports.pages.sessions import load_told
-from tests.reports.conftest import VERSION, commit_at
+from tests.reports.conftest import PUBLIC, VERSION, commit_at, revision_at
 
 SECRET = "kept-from-everybody"
 
@@ -419,3 +420,31 @@ def test_a_logo_that_is_more_than_a_picture_is_left_out(farm: Any, logo: str) ->
     assert not (site / "logos/acorn.svg").exists()
     assert (site / "logos/birch.svg").is_file()
     assert 'class="initial"' in (site / "clusters/index.html").read_text()
+
+
+def test_what_breaks_and_what_is_flaky_are_told_apart(farm: Any) -> None:
+    farm.see_check_ins()
+    farm.measure("acorn", 1)
+    for block, (always, sometimes) in enumerate((("failed", "failed"), ("failed", "measured"))):
+        for test, outcome in (("gone", always), ("shaky", sometimes), ("whole", "measured")):
+            fault, reason = ("stack", "no") if outcome == "failed" else (None, None)
+            row = {
+                "session": "acorn1",
+                "cluster": "acorn",
+                "revision": revision_at(1),
+                "scenario": "stack_tests",
+                "version": 1,
+            }
+            told = {
+                "params": {"test": test},
+                "block": block,
+                "round": 0,
+                "outcome": outcome,
+                "fault": fault,
+                "reason": reason,
+            }
+            farm.add(tables.OutcomeRow(**PUBLIC, **row, **told, evidence=[]))
+    words = words_of(farm.publish() / "revisions" / f"{revision_at(1)[:12]}.html")
+    assert "stack_tests v1 test gone broken 0 of 2" in words
+    assert "stack_tests v1 test shaky flaky 1 of 2" in words
+    assert "test whole flaky" not in words

@@ -6,7 +6,7 @@ import pytest
 
 from scenarios.contract import Failed
 from tests.helpers.check_ins import FARM_HOME, HEAD, DeploymentRepository, example_lock, recipe
-from workers.builds import resolve
+from workers.builds import Workshop, resolve
 
 
 @pytest.fixture
@@ -15,19 +15,21 @@ def repository(tmp_path: Path) -> DeploymentRepository:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A FARM_HOME without builds, but with pip and its cache of downloads."""
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """In a FARM_HOME without builds, but with pip and its cache of downloads."""
     home = tmp_path_factory.mktemp("home")
     (home / "cache").mkdir(parents=True)
     (home / "venv").symlink_to(FARM_HOME / "venv")
     (home / "cache" / "pip").symlink_to(FARM_HOME / "cache" / "pip")
     (FARM_HOME / "cache" / "pip").mkdir(parents=True, exist_ok=True)
-    return home
+    return Workshop(home, "test", home / "session")
 
 
-def test_the_example_becomes_a_build_and_damage_is_repaired(repository: DeploymentRepository, home: Path) -> None:
+def test_the_example_becomes_a_build_and_damage_is_repaired(
+    repository: DeploymentRepository, workshop: Workshop
+) -> None:
     planned = repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()})
-    build = resolve(planned, home)
+    build = resolve(planned, workshop)
     server = build.code["swift"] / "swift" / "proxy" / "server.py"
     original = server.read_bytes()
     assert (build.environment / "eventlet" / "__init__.py").is_file()
@@ -37,16 +39,16 @@ def test_the_example_becomes_a_build_and_damage_is_repaired(repository: Deployme
     assert all("--hash=sha256:" in line for line in build.resolved.lock.splitlines())
 
     server.write_bytes(b"raise SystemExit\n")
-    again = resolve(planned, home)
+    again = resolve(planned, workshop)
     assert server.read_bytes() == original
     assert again.resolved == build.resolved
 
 
-def test_check_ins_share_what_they_have_in_common(repository: DeploymentRepository, home: Path) -> None:
+def test_check_ins_share_what_they_have_in_common(repository: DeploymentRepository, workshop: Workshop) -> None:
     texts = {"stack.toml": recipe(rest="[swift]\nreplicas = 2\n"), "lock.txt": example_lock()}
-    first = resolve(repository.check_in(texts), home)
-    second = resolve(repository.check_in({**texts, "stack.toml": recipe("swift==2.35.5")}), home)
-    third = resolve(repository.check_in({**texts, "README": "changed"}), home)
+    first = resolve(repository.check_in(texts), workshop)
+    second = resolve(repository.check_in({**texts, "stack.toml": recipe("swift==2.35.5")}), workshop)
+    third = resolve(repository.check_in({**texts, "README": "changed"}), workshop)
     assert first.environment == second.environment
     assert first.code["swift"] != second.code["swift"]
     assert first.resolved.code != second.resolved.code
@@ -54,11 +56,13 @@ def test_check_ins_share_what_they_have_in_common(repository: DeploymentReposito
     assert (first.recipe.swift.replicas, second.recipe.swift.replicas) == (2, 3)
 
 
-def test_path_components_come_first_and_decide_the_identity(repository: DeploymentRepository, home: Path) -> None:
+def test_path_components_come_first_and_decide_the_identity(
+    repository: DeploymentRepository, workshop: Workshop
+) -> None:
     rest = '[[component]]\nname = "extra"\nsource = { path = "src/extra" }\n'
     texts = {"stack.toml": recipe(rest=rest), "lock.txt": example_lock(), "src/extra/mine.py": "A = 1\n"}
-    first = resolve(repository.check_in(texts), home)
-    second = resolve(repository.check_in({**texts, "src/extra/mine.py": "A = 2\n"}), home)
+    first = resolve(repository.check_in(texts), workshop)
+    second = resolve(repository.check_in({**texts, "src/extra/mine.py": "A = 2\n"}), workshop)
     assert list(first.code)[0] == "extra"
     assert (first.code["extra"] / "mine.py").read_text() == "A = 1\n"
     assert first.resolved.code != second.resolved.code
@@ -106,10 +110,10 @@ BAD_CHECK_INS = {
 
 
 @pytest.mark.parametrize("case", BAD_CHECK_INS)
-def test_a_bad_check_in_is_told_in_one_line(repository: DeploymentRepository, home: Path, case: str) -> None:
+def test_a_bad_check_in_is_told_in_one_line(repository: DeploymentRepository, workshop: Workshop, case: str) -> None:
     texts, message = BAD_CHECK_INS[case]
     with pytest.raises(Failed) as caught:
-        resolve(repository.check_in(texts), home)
+        resolve(repository.check_in(texts), workshop)
     assert caught.value.fault == "stack", str(caught.value)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -127,13 +131,16 @@ def test_an_index_that_does_not_answer_is_the_farms_fault(
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(Failed, match="index does not answer") as caught:
-        resolve(repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()}), home)
+        resolve(
+            repository.check_in({"stack.toml": recipe(), "lock.txt": example_lock()}),
+            Workshop(home, "test", home / "session"),
+        )
     assert caught.value.fault == "farm"
 
 
-def test_without_a_lock_the_first_resolution_stays(repository: DeploymentRepository, home: Path) -> None:
-    build = resolve(repository.check_in({"stack.toml": recipe(head=HEAD.partition("\n")[2])}), home)
-    stored = {path: path.stat().st_ino for path in (home / "cache" / "builds").glob("resolution-*")}
-    again = resolve(repository.check_in({"note": "nothing else changed"}), home)
+def test_without_a_lock_the_first_resolution_stays(repository: DeploymentRepository, workshop: Workshop) -> None:
+    build = resolve(repository.check_in({"stack.toml": recipe(head=HEAD.partition("\n")[2])}), workshop)
+    stored = {path: path.stat().st_ino for path in (workshop.home / "cache" / "builds").glob("resolution-*")}
+    again = resolve(repository.check_in({"note": "nothing else changed"}), workshop)
     assert again.resolved.lock == build.resolved.lock
-    assert {path: path.stat().st_ino for path in (home / "cache" / "builds").glob("resolution-*")} == stored
+    assert {path: path.stat().st_ino for path in (workshop.home / "cache" / "builds").glob("resolution-*")} == stored

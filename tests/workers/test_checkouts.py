@@ -90,8 +90,21 @@ def test_submodules_are_refused(repository: DeploymentRepository, mirror: Mirror
     inner = repository.check_in({"a": ""}).commit
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{inner},sub")
     repository.git("commit", "--quiet", "--message", "submodule")
+    commit = repository.git("rev-parse", "HEAD")
     with pytest.raises(Failed, match="submodule"):
-        extract(mirror, repository.git("rev-parse", "HEAD"), tmp_path / "tree")
+        extract(mirror, commit, tmp_path / "tree")
+
+
+def test_a_submodule_that_is_not_needed_is_an_empty_folder(
+    repository: DeploymentRepository, mirror: Mirror, tmp_path: Path
+) -> None:
+    inner = repository.check_in({"a": ""}).commit
+    repository.git("update-index", "--add", "--cacheinfo", f"160000,{inner},sub/module")
+    commit = repository.commit("submodule")
+    mirror.bring(commit)
+    mirror.extract(commit, tmp_path, submodules=True)
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["module"]
+    assert not any((tmp_path / "sub" / "module").iterdir())
 
 
 def test_nothing_of_the_repository_runs(repository: DeploymentRepository, mirror: Mirror, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.helpers import escapee
 from tests.helpers.check_ins import CHECKOUT, FARM_HOME, DeploymentRepository, example_lock, recipe
 from tests.helpers.object_stores import Bed, storage_bed
-from workers.builds import resolve
+from workers.builds import Workshop, resolve
 
 pytestmark = pytest.mark.machine
 
@@ -121,7 +121,7 @@ def test_nothing_gets_out(bed: Bed, targets: dict[str, Any], tmp_path: Path) -> 
             "src/targets.json": json.dumps(targets),
         }
     )
-    build = resolve(planned, FARM_HOME)
+    build = resolve(planned, Workshop(FARM_HOME, "test", repository.path.parent / "session"))
     with bed.deploy(build) as deployment:
         url = f"http://{deployment.address}:{deployment.port}/escape"
         fetch = f"import urllib.request; print(urllib.request.urlopen({url!r}, timeout=60).read().decode())"

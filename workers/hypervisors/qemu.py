@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -40,8 +41,9 @@ from scenarios.contract import (
 )
 from scenarios.crossing import PlannedGuest
 from scenarios.recipe import DiskSettings, GuestSettings
-from workers import clocks, marks
+from workers import clocks, emulators, marks
 from workers.agent import AgentLink
+from workers.emulators import Emulator
 from workers.guest_image import build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors import migration, streaming
@@ -69,6 +71,7 @@ Seen = TypeVar("Seen")
 _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
 _SEND_TIMEOUT_S = 120.0
+_KEPT_EMULATORS = 4
 _END_TIMEOUT_S = 20.0
 _INIT_LIMIT_S = 600.0  # the first answer is waited for less long, and ends it
 _CONSOLE_CHARACTERS = 200
@@ -112,6 +115,7 @@ class Revision:
 
     guest: GuestSettings
     disk: DiskSettings
+    emulator: Path | None = None  # which it deploys itself
 
 
 def _with_hardware(settings: GuestSettings, hardware: Hardware, least_mib: int) -> GuestSettings:
@@ -140,6 +144,7 @@ class QemuCluster:
         self._numbers = itertools.count(1)
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
+        self._used_emulators: set[str] = set()
         self.accelerators: set[str] = set()  # libvirt's domain types of guests that answered
 
     def __enter__(self) -> "QemuCluster":
@@ -174,13 +179,14 @@ class QemuCluster:
                 jumps[link.name] = jump_s
         return jumps
 
-    def hosts(self, guest: GuestSettings, disk: DiskSettings) -> list["QemuHost"]:
-        """The cluster's hosts, ready for guests of a revision with these settings.
+    def hosts(self, guest: GuestSettings, disk: DiskSettings, emulator: Emulator | None = None) -> list["QemuHost"]:
+        """The cluster's hosts, ready for guests of a revision with these settings, on the QEMU that it deploys.
 
-        Raises Failed: stack for settings that cannot be met.
+        Raises Failed: stack for settings that cannot be met, and for a QEMU that does not start.
         """
         self.systems.get(_SMALL, guest)
-        return [QemuHost(self, link, Revision(guest, disk)) for link in self.links]
+        path = None if emulator is None else self._deploy(emulator, guest.machine)
+        return [QemuHost(self, link, Revision(guest, disk, path)) for link in self.links]
 
     def guest_image_digest(self, guest: GuestSettings) -> str:
         return build_guest_image(self._home, guest.extra_modules).digest
@@ -219,11 +225,45 @@ class QemuCluster:
     def shared_dir(self, host: hosts_base.Host) -> Path:
         return host.shared_dir / "sessions" / self.session
 
+    def _deploy(self, emulator: Emulator, machine: str) -> Path:
+        """Bring a QEMU to where images lie; each host's libvirt has learned what it can do before it is measured."""
+        link = self.links[0]
+        folder = link.host.shared_dir / "emulators"
+        archive = folder / emulator.digest / emulator.archive.name
+        link.agent.send_file(emulator.archive, archive, timeout_s=_SEND_TIMEOUT_S)
+        link.agent.call("hypervisors.images.unpack", timeout_s=_SEND_TIMEOUT_S, archive=str(archive))
+        self._used_emulators.add(emulator.digest)
+        link.agent.call(
+            "hypervisors.images.trim",
+            timeout_s=_CALL_TIMEOUT_S,
+            folder=str(folder),
+            used=sorted(self._used_emulators),
+            most=_KEPT_EMULATORS,
+        )
+        path = archive.parent / emulators.PROGRAM
+        with ThreadPoolExecutor(len(self.links)) as pool:
+            list(pool.map(lambda link: _probe_emulator(link, path, machine), self.links))
+        return path
+
     def enter(self, guest: "QemuGuest") -> None:
         self._guests.append(guest)
 
     def leave(self, guest: "QemuGuest") -> None:
         self._guests.remove(guest)
+
+
+def _probe_emulator(link: HostLink, path: Path, machine: str) -> None:
+    """Raises Failed: stack where libvirt cannot run it for this machine type."""
+
+    def probe() -> str:
+        return str(link.connection.getDomainCapabilities(str(path), "x86_64", machine, DOMAIN_TYPE))
+
+    try:
+        ask(f"start the deployed QEMU on {link.name}", _START_TIMEOUT_S, probe)
+    except (Unsupported, Failed) as error:
+        if isinstance(error, Failed) and error.fault == "donor":
+            raise
+        raise emulators.to_blame(Failed("hypervisor", str(error))) from None
 
 
 def _stop_listening(name: str, runs: FirstRuns) -> None:
@@ -686,7 +726,7 @@ class QemuGuest:
     def _xml_for(self, domain: libvirt.virDomain, link: HostLink, disk: disks.AgentDisk | None) -> str:
         xml = ask(f"read guest {self.name}", _CALL_TIMEOUT_S, lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_MIGRATABLE))
         console = link.host.console_dir / f"{self.name}.log"
-        return as_taken_over(xml, console, link.host.emulator, disk.path if disk else None)
+        return as_taken_over(xml, console, self._emulator_on(link), disk.path if disk else None)
 
     # -- tools --------------------------------------------------------------------------------------------------
 
@@ -701,7 +741,7 @@ class QemuGuest:
             raise Failed("farm", f"guest {self.name} is not prepared")
         return Machine(
             name=self.name,
-            emulator=host.emulator,
+            emulator=self._emulator_on(self._link),
             boot=self._source.boot,
             command_line=command_line(
                 nonce=self.nonce,
@@ -719,6 +759,10 @@ class QemuGuest:
             disk=_image_of(self._disk) if self._disk is not None else None,
             reserved=self._reserved,
         )
+
+    def _emulator_on(self, link: HostLink) -> str:
+        deployed = self._revision.emulator
+        return link.host.emulator if deployed is None else str(deployed)
 
     def _console_path(self) -> Path:
         return self._link.host.console_dir / f"{self.name}.log"

@@ -28,6 +28,7 @@ _RING_BYTES = 8 << 20
 _SERVERS = ("proxy", "account", "container", "object")
 _HERE = Path(__file__).resolve().parent
 _PROGRAMS = {"/farm/supervisor.py": _HERE.parent / "supervisor.py", "/farm/swift_rings.py": _HERE / "swift_rings.py"}
+_TEST_CONF = f"{swift_conf.SWIFT_DIR}/test.conf"
 _JOB = "/etc/farm/job.json"
 _PYTHON = "/usr/bin/python3"
 _MEMORY_MIB = 4096  # address space of one server, most of it never touched
@@ -42,6 +43,7 @@ class Deployment:
         self.address = place.address
         self.port = swift_conf.PROXY_PORT
         self.s3_port = swift_conf.S3_PORT if place.s3 else None
+        self._place = place
         self.user = f"{swift_conf.ACCOUNT}:{swift_conf.USER}"
         self.password = place.password
         self.settings = settings
@@ -74,6 +76,10 @@ class Deployment:
         if content is None:
             raise Failed("stack", "the store has no file of its object ring")
         return content
+
+    def for_tests(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Files and environment by which Swift's own tests find it."""
+        return {_TEST_CONF: swift_conf.test_configuration(self._place)}, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF}
 
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""

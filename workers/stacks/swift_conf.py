@@ -67,6 +67,22 @@ def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
     return texts
 
 
+def test_configuration(place: Place) -> str:
+    """For Swift's own functional tests: where to, and as whom. Tests that need more users say so and are skipped."""
+    return _sections(
+        {
+            "func_test": {
+                "auth_uri": f"http://{place.address}:{PROXY_PORT}/auth/v1.0",
+                "auth_version": 1,
+                "account": ACCOUNT,
+                "username": USER,
+                "password": place.password,
+                "collate": "C",
+            }
+        }
+    )
+
+
 def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Setting]) -> str:
     return _sections(
         {

@@ -46,6 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ('inventory = "nowhere"', "no such folder of cluster files"),
         ('[[scenario]]\nname = "boots"', "scenario 'boots' does not exist (there are: boot, "),
         ('database = "nosuch://x"', "database: the URL cannot be used"),
+        ("[addresses]\nsite_port = 9000\nworker_port = 9000", "the ports 9000, 8011, 9000 must differ"),
         ("[[", "not valid TOML"),
     ],
 )
@@ -94,7 +95,9 @@ def test_commands_that_cannot_be_carried_out_say_why(
     assert told in refusal(capsys, *arguments)
 
 
-@pytest.mark.parametrize("command", ["up", "down", "status", "session", "results", "compare", "regressions", "publish"])
+@pytest.mark.parametrize(
+    "command", ["up", "down", "status", "session", "results", "compare", "regressions", "stack", "publish"]
+)
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
         build_parser().parse_args([command, "--help"])
