@@ -19,7 +19,7 @@ guest's writes, read from outside when it has ended, are whole; the other host s
 import contextlib
 from collections.abc import Sequence
 
-from scenarios.contract import Bench, Cell, Guest, Host, Metric, Scenario, Sheet, Unsupported, Workload
+from scenarios.contract import Bench, Cell, Guest, Metric, Scenario, Sheet, Unsupported, Workload
 from scenarios.parameters import Number, Parameter, Values, number
 
 TIMED_BLOCKS = 32  # at the disk's end, which the guest writes in turn
@@ -54,9 +54,12 @@ class ImageStreaming:
         with sheet.cell(hosts=roles) as cell:
             if len(bench.hosts) < 2:
                 raise Unsupported(f"an image comes from another host, the cluster has {len(bench.hosts)}")
-            self._measure(bench, cell, bench.hosts[0], bench.hosts[1], number(params, "bandwidth_mib_s"))
+            with contextlib.ExitStack() as made:
+                self._measure(bench, cell, made, number(params, "bandwidth_mib_s"))
 
-    def _measure(self, bench: Bench, cell: Cell, host: Host, server: Host, bandwidth_mib_s: int) -> None:
+    def _measure(self, bench: Bench, cell: Cell, made: contextlib.ExitStack, bandwidth_mib_s: int) -> None:
+        """The disk goes when `made` is left, or when it has been proven."""
+        host, server = bench.hosts[0], bench.hosts[1]
         nonce = bench.nonce()
         with contextlib.ExitStack() as within:
             served = within.enter_context(server.serve_base())
@@ -64,6 +67,7 @@ class ImageStreaming:
             if bandwidth_mib_s:
                 within.enter_context(server.link_capped(bandwidth_mib_s, limit_s=2 * TIMEOUT_S + pull_timeout_s))
             disk, _ = host.make_streamed_disk(served)
+            made.callback(disk.remove)
             guest = within.enter_context(host.guest(nonce=nonce, disk=disk, workload=Workload(disk_times=True)))
             daemon_s = host.daemon_cpu_s()
             requested_s = guest.start()
@@ -83,12 +87,13 @@ class ImageStreaming:
         cell.prove(answer.nonce == nonce, f"the guest answered '{answer.nonce}', not its nonce '{nonce}'")
         least_mib = served.size_mib - 1  # what the guest wrote before it came need not come any more
         cell.prove(served_mib >= least_mib, f"{served_mib:.1f} MiB served of an image of {served.size_mib} MiB")
+        kept = made.pop_all()
 
         def verify() -> None:
-            cell.evidence(disk.prove_sharing())
-            cell.evidence(disk.prove_written(nonce, TIMED_BLOCKS))
-            cell.evidence(disk.prove_base_unchanged())
-            disk.remove()
+            with kept:
+                cell.evidence(disk.prove_sharing())
+                cell.evidence(disk.prove_written(nonce, TIMED_BLOCKS))
+                cell.evidence(disk.prove_base_unchanged())
 
         cell.verify_later(verify, deployed=False)
 
