@@ -5,11 +5,14 @@ executing them, into plain folders that go on the path of an interpreter inside 
 as source is built into a wheel behind the sandbox' walls first.
 """
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,14 +85,27 @@ class Workshop:
         tree_id = mirror.tree_of(commit)
         return tree_id, self.cache.entry("tree", tree_id, lambda folder: mirror.extract(commit, folder))
 
-    def source(self, url: str, commit: str) -> tuple[str, Path]:
-        """The same of a component that is built without what its submodules hold: they are empty folders."""
-        mirror = self.mirror(url)
-        mirror.bring(commit)
-        tree_id = mirror.tree_of(commit)
-        return tree_id, self.cache.entry(
-            "source", tree_id, lambda folder: mirror.extract(commit, folder, submodules=True)
-        )
+    def bring(self, source: Source) -> Mirror:
+        """The mirror of a component's repository, with its commit."""
+        mirror = self.mirror(str(source.git))
+        mirror.bring(str(source.commit))
+        return mirror
+
+    @contextlib.contextmanager
+    def checked_out(self, source: Source, name: str) -> Iterator[Path]:
+        """A component's files while it is built, patched; its submodules are empty folders. Too large to be kept."""
+        folder = self.folder / name
+        try:
+            folder.mkdir(parents=True)
+            self.bring(source).extract(str(source.commit), folder, submodules=True)
+            if source.patch is None:
+                yield folder
+                return
+            with tempfile.TemporaryDirectory(dir=self.folder) as changed:
+                apply_patch(folder, self.home / "patches" / source.patch, Path(changed))
+                yield Path(changed)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def compiled(self, url: str) -> CompilerCache:
         return CompilerCache(self.home / "cache" / "compilers" / digest_of(url)[:24])
@@ -213,23 +229,21 @@ def _emulator(recipe: Recipe, workshop: Workshop) -> Emulator:
     )
 
 
-def _compiled(source: Source, part_source: Source | None, workshop: Workshop) -> Emulator:
-    url, (tree_id, tree) = str(source.git), workshop.source(str(source.git), str(source.commit))
-    if source.patch is not None:
-        tree_id, tree = workshop.patched(tree_id, tree, source.patch)
-    part_id, part = ("", None)
-    if part_source is not None:
-        part_id, part = workshop.source(str(part_source.git), str(part_source.commit))
+def _compiled(source: Source, part: Source | None, workshop: Workshop) -> Emulator:
     toolchain = _toolchain(workshop, emulators.TOOLCHAIN)
-    key = digest_of({"tree": tree_id, "part": part_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
+    trees = [workshop.bring(one).tree_of(str(one.commit)) for one in (source, part) if one is not None]
+    key = digest_of({"trees": trees, "patch": source.patch, "platform": PLATFORM, "toolchain": toolchain.parent.name})
 
     def build(folder: Path) -> None:
-        emulators.of_source(
-            emulators.Sources(tree, part, toolchain, workshop.compiled(url), keep=source.patch is None),
-            folder,
-            lease=workshop.lease,
-            run_dir=workshop.folder / f"build-{key[:12]}",
-        )
+        with contextlib.ExitStack() as used:
+            tree = used.enter_context(workshop.checked_out(source, f"source-{key[:12]}"))
+            other = used.enter_context(workshop.checked_out(part, f"part-{key[:12]}")) if part is not None else None
+            emulators.of_source(
+                emulators.Sources(tree, other, toolchain, workshop.compiled(str(source.git)), source.patch is None),
+                folder,
+                lease=workshop.lease,
+                run_dir=workshop.folder / f"build-{key[:12]}",
+            )
 
     return emulators.read(workshop.cache.entry("emulator", key, build))
 

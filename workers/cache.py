@@ -5,6 +5,7 @@ content against the seal, so what is handed out is what was made. Removal is lea
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -21,7 +22,7 @@ from scenarios.contract import Failed
 LIMIT_MIB = 3072
 # Longer than any session lasts: what a running session may still use is never removed
 IN_USE_S = 6 * 3600
-LOCK_TIMEOUT_S = 1200.0  # longer than any build takes
+LOCK_TIMEOUT_S = 1500.0  # longer than any build takes
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Cache:
         """The content folder of an entry; `make(folder)` fills an empty folder where there is none or a damaged one.
 
         What `make` raises goes through, and nothing stays of the try. Raises Failed (farm) when another process
-        holds the cache for longer than LOCK_TIMEOUT_S.
+        holds the cache for longer than LOCK_TIMEOUT_S, and when there is no room.
         """
         folder = self.root / f"{kind}-{key}"
         self.root.mkdir(parents=True, exist_ok=True)
@@ -60,6 +61,10 @@ class Cache:
             part.chmod(0o755)
             shutil.rmtree(folder, ignore_errors=True)
             part.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise Failed("farm", f"there is no room left for builds under {self.root}") from None
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

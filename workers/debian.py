@@ -139,7 +139,9 @@ class Apt:
         except subprocess.TimeoutExpired:
             raise Failed("farm", f"{program} took more than {TIMEOUT_S:.0f} s for {arguments[-1]}") from None
         if done.returncode and not may_fail:
-            raise Failed("farm", f"the Debian package source does not answer: {_reason(done.stderr)}")
+            full = "No space left on device" in done.stderr
+            what = "there is no room for a Debian package" if full else "the Debian package source does not answer"
+            raise Failed("farm", f"{what}: {_reason(done.stderr)}")
         return done.stdout
 
 

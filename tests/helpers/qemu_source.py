@@ -19,14 +19,36 @@ _PART = "ui/keycodemapdb"
 
 @dataclass(frozen=True)
 class QemuSource:
-    repository: Repository
+    repository: Path
     commit: str
-    part: Repository  # keycodemapdb
+    part: Path  # keycodemapdb
     part_commit: str
 
+    def change(self, file: str, old: str, new: str) -> str:
+        """A check-in after the release that touches one file; returns its commit."""
+        repository = Repository.at(self.repository)
+        repository.git("checkout", "--quiet", "--force", "-B", "changed", self.commit)
+        path = self.repository / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        repository.git("add", file)
+        return repository.commit(f"Change {file}")
 
-def qemu_source(folder: Path) -> QemuSource:
-    """Two repositories under `folder`, made from Debian's source package."""
+
+def qemu_source() -> QemuSource:
+    """Two repositories, made once from Debian's source package; at a place that stays, as upstream's address does."""
+    folder = _FOLDER / "qemu-git"
+    if not folder.is_dir():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        _make(part)
+        part.rename(folder)
+    commits = [Repository.at(folder / name).git("rev-parse", "main") for name in ("qemu", "keycodemapdb")]
+    return QemuSource(folder / "qemu", commits[0], folder / "keycodemapdb", commits[1])
+
+
+def _make(folder: Path) -> None:
     repository, part = Repository(folder / "qemu"), Repository(folder / "keycodemapdb")
     (archive,) = _downloaded().glob("*.orig.tar.xz")
     unpack = ["tar", "--extract", "--file", str(archive), "--strip-components=1", "--directory", str(repository.path)]
@@ -38,7 +60,7 @@ def qemu_source(folder: Path) -> QemuSource:
     part_commit = part.commit("keycodemapdb")
     repository.git("add", "--all", "--force")
     repository.git("update-index", "--add", "--cacheinfo", f"160000,{part_commit},{_PART}")
-    return QemuSource(repository, repository.commit("A release"), part, part_commit)
+    repository.commit("A release")
 
 
 def _downloaded() -> Path:

@@ -22,6 +22,13 @@ class Repository:
         path.mkdir(parents=True)
         self.git("init", "--quiet", "--initial-branch=main")
 
+    @classmethod
+    def at(cls, path: Path) -> "Repository":
+        """One that is there."""
+        repository = cls.__new__(cls)
+        repository.path = path
+        return repository
+
     def git(self, *arguments: str) -> str:
         finished = subprocess.run(
             ("git", *arguments),

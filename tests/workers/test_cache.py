@@ -1,12 +1,14 @@
 """The build cache: whole or not at all, damage noticed, least recently used goes first, what is in use stays."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scenarios.contract import Failed
 from workers.cache import Cache
 
 
@@ -82,3 +84,15 @@ def test_what_a_session_may_still_use_stays_beyond_the_limit(tmp_path: Path) -> 
     for key in ("a", "b", "c"):
         cache.entry("code", key, writes("x" * (1 << 20)))
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "code-a", "code-b", "code-c"}
+
+
+@pytest.mark.machine
+def test_a_full_disk_is_the_farms_fault_and_leaves_nothing(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True, timeout=30)
+    try:
+        with pytest.raises(Failed, match="no room left") as failed:
+            Cache(tmp_path).entry("code", "k", writes("a" * 100_000))
+        assert failed.value.fault == "farm"
+        assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True, timeout=30)
