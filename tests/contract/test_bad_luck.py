@@ -46,12 +46,12 @@ def halted_libvirtd(lab: Lab) -> Iterator[None]:
         link.agent.run(["sh", "-c", "kill -CONT $(cat /run/libvirtd.pid)"], timeout_s=10)
 
 
-def test_a_disk_without_room_for_a_copy_says_so_and_spoils_nothing_else(lab: Lab) -> None:
+def test_a_full_disk_is_its_owners_fault_and_voids_what_it_touches(lab: Lab) -> None:
     with filled(lab, left_mib=LEFT_MIB):
         (copied,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), methods=["copy"]))
         (booted,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench()))
-    assert (copied.outcome, copied.fault) == ("unsupported", None)
-    assert "no room for a copy" in (copied.reason or "")
+    assert (copied.outcome, copied.fault) == ("failed", "donor")
+    assert "something else has left" in (copied.reason or "")
     assert booted.outcome == "measured"
     assert lab.guests_left() == []
     (again,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), methods=["copy"]))

@@ -59,7 +59,7 @@ def test_more_copies_than_there_is_room_for_are_nobodys_fault_and_take_none(lab:
     params = {"methods": ["copy"], "guests": 8, "inside": "ext4"}
     (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None)
-    assert "no room for a copy" in (outcome.reason or "")
+    assert "no room for 128 MiB more" in (outcome.reason or "")
     assert files_left(lab) == []
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,20 +50,40 @@ def make_base(folder: str, mib: int) -> dict[str, str]:
 def copy_base(image: str, folder: str, digest: str) -> str:
     """A base that is `image`, every block of it allocated, made now if it is not in `folder` whole; its path.
 
-    Raises Unsupported where there is no room, and Failed (farm) where the image is not the one of this digest.
+    Raises as `require_room` does, and Failed (farm) where the image is not the one of this digest.
     """
     path = Path(folder) / f"base-{digest[:16]}.raw"
     if path.exists():
         return str(path)
-    size, space = os.stat(image).st_size, os.statvfs(folder)
-    if size > space.f_bavail * space.f_frsize:
-        raise Unsupported(f"no room for an image of {size >> 20} MiB in {folder}")
+    require_room(os.stat(image).st_size, Path(folder), beside=[Path(image)])
     with Path(image).open("rb") as file:
         _put(path, iter(lambda: file.read(1 << 20), b""))
     if _digest_of(path) != digest:
         path.unlink()
         raise Failed("farm", f"the image {image} is not what it was")
     return str(path)
+
+
+def require_room(size: int, folder: Path, beside: Iterable[Path]) -> None:
+    """See that `size` bytes fit into `folder`, before anything is written.
+
+    Raises Unsupported where they could not even if the file system held nothing but the files in `folder` and
+    `beside`, all of them ours; Failed (donor) where something else takes the room.
+    """
+    space = os.statvfs(folder)
+    if size <= space.f_bavail * space.f_frsize:
+        return
+    device = os.stat(folder).st_dev
+    files = {*beside, *(path for path in folder.iterdir() if path.is_file())}
+    ours = sum(status.st_blocks * 512 for status in map(os.stat, files) if status.st_dev == device)
+    if ours + size > space.f_blocks * space.f_frsize:
+        raise Unsupported(f"no room for {size >> 20} MiB more on a file system of {_mib(space.f_blocks, space)} MiB")
+    left = _mib(space.f_bavail, space)
+    raise Failed("donor", f"no room for {size >> 20} MiB: something else has left {left} MiB of the host's disk")
+
+
+def _mib(blocks: int, space: os.statvfs_result) -> int:
+    return blocks * space.f_frsize >> 20
 
 
 def _put(path: Path, chunks: Iterator[bytes]) -> None:

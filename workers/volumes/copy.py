@@ -4,9 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from scenarios.contract import Unsupported, WorkNotProven
+from scenarios.contract import WorkNotProven
 from workers.operations import operation
-from workers.volumes.base import bytes_in_common, extents_of, hand_over
+from workers.volumes.base import bytes_in_common, extents_of, hand_over, require_room
 
 FORMAT = "raw"
 _CHUNK_BYTES = 1 << 20
@@ -16,11 +16,9 @@ _CHUNK_BYTES = 1 << 20
 def create(base: str, target: str, uid: int) -> float:
     """Make the disk `target`; returns the seconds from the first read until all is on stable storage.
 
-    Raises Unsupported where there is no room.
+    Raises as `require_room` does.
     """
-    size, space = os.stat(base).st_size, os.statvfs(Path(target).parent)
-    if size > space.f_bavail * space.f_frsize:
-        raise Unsupported(f"no room for a copy of {size >> 20} MiB")
+    require_room(os.stat(base).st_size, Path(target).parent, beside=[Path(base)])
     started = time.monotonic()
     # read and write, since the kernel's own copying calls share blocks where the file system can
     with Path(base).open("rb", buffering=0) as source, Path(target).open("xb", buffering=0) as disk:
