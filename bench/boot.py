@@ -20,7 +20,9 @@ from scenarios.contract import Guest
 from scenarios.crossing import PlannedCluster, PlannedHost
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers.hosts.namespaces import LocalCluster
-from workers.hypervisors.qemu import QemuCluster, QemuGuest, QemuHost
+from workers.hypervisors.qemu import QemuCluster
+from workers.hypervisors.qemu_guest import QemuGuest
+from workers.hypervisors.qemu_host import QemuHost
 from workers.marks import SessionMark
 from workers.sweep import sweep
 

@@ -23,7 +23,9 @@ from scenarios.recipe import DiskSettings, GuestSettings
 from workers.agent import AgentLink
 from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.domain import as_taken_over
-from workers.hypervisors.qemu import QemuCluster, QemuGuest, QemuHost
+from workers.hypervisors.qemu import QemuCluster
+from workers.hypervisors.qemu_guest import QemuGuest
+from workers.hypervisors.qemu_host import QemuHost
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore

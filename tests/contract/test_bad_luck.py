@@ -9,7 +9,7 @@ from scenarios import boot, cow_start
 from scenarios.contract import Failed, Workload
 from tests.helpers.labs import Lab, lab_on, outcomes_of
 from tests.helpers.local_clusters import planned_cluster
-from workers.hypervisors import qemu
+from workers.hypervisors import qemu_guest
 
 pytestmark = pytest.mark.machine
 
@@ -76,7 +76,7 @@ def test_a_guest_whose_host_has_no_room_for_what_it_writes_is_not_the_stacks_fau
 def test_a_libvirtd_that_hangs_is_told_in_time_and_the_next_guest_starts(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qemu, "_START_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(qemu_guest, "_START_TIMEOUT_S", 3.0)
     told = pytest.raises(Failed, match="start guest .* no answer within 3 s")
     with lab.bench().hosts[0].guest(nonce="hangs") as guest, halted_libvirtd(lab), told as failed:
         guest.start()

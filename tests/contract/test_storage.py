@@ -7,7 +7,7 @@ import pytest
 from scenarios import cow_start, image_start, image_streaming, wipe
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
-from workers.hypervisors.qemu import QemuGuest
+from workers.hypervisors.qemu_guest import QemuGuest
 from workers.volumes.base import BASE_MIB
 from workers.volumes.disks import BaseServer
 from workers.volumes.marked import AgentVolume
