@@ -82,7 +82,7 @@ def best_by_epoch(probes: Iterable[ProbeRow]) -> dict[tuple[str, str], dict[Plac
     """Per cluster and epoch the best of everything that was probed."""
     found: dict[tuple[str, str], list[tuple[Place, float]]] = {}
     for row in probes:
-        found.setdefault((row.cluster, row.epoch), []).append(((row.kind, row.at, row.to), row.value))  # type: ignore[arg-type]
+        found.setdefault((row.cluster, row.epoch), []).append(((row.kind, row.at, row.to), row.value))
     return {key: best_of(values) for key, values in found.items()}
 
 

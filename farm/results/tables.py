@@ -11,6 +11,8 @@ from sqlalchemy import JSON, ForeignKey, Index, MetaData, String, UniqueConstrai
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import DateTime, TypeDecorator
 
+from scenarios.probes import ProbeName
+
 SessionState = Literal["queued", "reserved", "running", "done", "failed", "cancelled"]
 Purpose = Literal["check-in", "history", "a/a", "comparison", "on demand", "sweep"]
 Visibility = Literal["public", "private"]
@@ -215,7 +217,7 @@ class ProbeRow(Owned, Base):
     session: Mapped[str] = mapped_column(ForeignKey("session.id"), index=True)
     cluster: Mapped[str] = mapped_column(String(64))
     epoch: Mapped[str] = mapped_column(String(64))
-    kind: Mapped[str] = mapped_column(String(16))
+    kind: Mapped[ProbeName] = mapped_column(String(16))
     at: Mapped[str] = mapped_column(String(64))
     to: Mapped[str | None] = mapped_column(String(64))  # the other end of a link
     value: Mapped[float]

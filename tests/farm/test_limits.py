@@ -90,7 +90,8 @@ def test_hosts_that_tell_nonsense_have_no_limit(farmhouse: Farmhouse, cores: str
 
 
 def a_probe(template: ProbeRow, **changed: Any) -> ProbeRow:
-    columns = {name: getattr(template, name) for name in ProbeRow.__table__.columns.keys() if name != "id"}  # noqa: SIM118
+    names = (column.name for column in ProbeRow.__table__.columns if column.name != "id")
+    columns = {name: getattr(template, name) for name in names}
     return ProbeRow(**{**columns, **changed})
 
 
