@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scenarios.contract import Failed
 from scenarios.recipe import VMM, VMM_PART
-from workers import building, compilers, sandbox
+from workers import compilers, sandbox, walled_scripts
 from workers.compilers import CompilerCache
 from workers.debian import Apt
 
@@ -29,23 +29,23 @@ _KEPT = (
 )
 _FIRMWARE = ("seabios",)
 
-TOOLCHAIN = ("meson==1.5.0", "pip==25.0.1", "setuptools==80.9.0", "wheel==0.45.1")
+TOOLCHAIN = ("meson==1.5.0", "pip==25.0.1", "pycotap==1.3.1", "setuptools==80.9.0", "wheel==0.45.1")
 TIMEOUT_S = 1200.0
 _PROGRAM_LIMIT_MIB = 256
 _SYSTEM = ("/usr/include", "/usr/share/pkgconfig", "/etc/alternatives")  # cc and awk are links into the last
 _SCRIPT = f"""
-echo {building.STAGE}unpack
+echo {walled_scripts.STAGE}unpack
 mkdir /tmp/bin /tmp/build && cp -r /source /tmp/source || exit 1
 printf '#!/bin/sh\\nexec /usr/bin/python3 -m mesonbuild.mesonmain "$@"\\n' >/tmp/bin/meson && chmod 755 /tmp/bin/meson
 for place in ui subprojects; do
 	[ ! -d /part ] || {{ mkdir -p /tmp/source/$place && cp -rT /part /tmp/source/$place/{VMM_PART}; }} || exit 1
 done
 cd /tmp/build
-echo {building.STAGE}configure
+echo {walled_scripts.STAGE}configure
 ../source/configure --prefix=/usr --firmwarepath=/usr/share/qemu --target-list=x86_64-softmmu \\
 	--without-default-features --enable-tcg --enable-fdt=system --disable-docs --disable-install-blobs \\
 	--disable-debug-info --disable-werror >/tmp/configure.log 2>&1 || {{ tail -n 25 /tmp/configure.log; exit 1; }}
-echo {building.STAGE}compile
+echo {walled_scripts.STAGE}compile
 ninja --quiet qemu-system-x86_64 && strip -o /out/program qemu-system-x86_64 || exit 1
 tar --create --file /out/compiled --directory /compiled . || exit 1
 """
@@ -110,20 +110,21 @@ def of_source(sources: Sources, target: Path, *, lease: str, run_dir: Path) -> N
         memory_mib=4096,
         scratch_mib=2048,
     )
+    failing = f"component {VMM!r} cannot be built"
     with (
-        building.built(VMM, _SCRIPT, walls, timeout_s=TIMEOUT_S, lease=lease, run_dir=run_dir) as running,
+        walled_scripts.ended(failing, _SCRIPT, walls, timeout_s=TIMEOUT_S, lease=lease, run_dir=run_dir) as script,
         tempfile.TemporaryDirectory(dir=target) as folder,
     ):
         program = Path(folder, PROGRAM)
         program.parent.mkdir(parents=True)
-        program.write_bytes(_taken(running, "/out/program", _PROGRAM_LIMIT_MIB))
+        program.write_bytes(_taken(script.sandbox, "/out/program", _PROGRAM_LIMIT_MIB))
         firmware = Path(folder, "usr/share/qemu")
         firmware.mkdir(parents=True)
         for file in (*sources.tree.glob("pc-bios/*.bin"), *sources.tree.glob("pc-bios/*.rom")):
             shutil.copyfile(file, firmware / file.name)
         _pack(Path(folder), target)
         if sources.keep:
-            sources.compiled.add(_taken(running, "/out/compiled", compilers.LIMIT_MIB))
+            sources.compiled.add(_taken(script.sandbox, "/out/compiled", compilers.LIMIT_MIB))
 
 
 def _taken(running: sandbox.Sandbox, inside: str, limit_mib: int) -> bytes:

@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 from scenarios.contract import Failed
-from workers import building, sandbox
+from workers import sandbox, walled_scripts
 from workers.packages import Wheel, normal
 
 TOOLCHAIN = ("pbr==7.0.1", "pip==25.0.1", "setuptools==80.9.0", "wheel==0.45.1")
@@ -47,8 +47,9 @@ def build(name: str, source: Path, toolchain: Path, target: Path, *, lease: str,
         memory_mib=4096,
         scratch_mib=512,
     )
-    with building.built(name, _SCRIPT, walls, timeout_s=TIMEOUT_S, lease=lease, run_dir=run_dir) as running:
-        file, content = _take_out(name, running)
+    failing = f"component {name!r} cannot be built"
+    with walled_scripts.ended(failing, _SCRIPT, walls, timeout_s=TIMEOUT_S, lease=lease, run_dir=run_dir) as script:
+        file, content = _take_out(name, script.sandbox)
     (target / file).write_bytes(content)
 
 

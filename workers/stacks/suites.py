@@ -4,27 +4,22 @@ The suite is code under test like the stack itself. What it says of its tests is
 with nothing of it believed but names, outcomes and words.
 """
 
-import threading
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed, TestResult
-from workers import sandbox
+from workers import sandbox, walled_scripts
 from workers.builds import Build
 
 MOST_TESTS = 5000
 _REPORT, _REPORT_BYTES = "/out/results.xml", 32 << 20
 _NAME_CHARACTERS, _TOLD_CHARACTERS = 200, 400
-_DONE = "farm-suite-ended"
 _SCRIPT = f"""
 cd /tests
 /usr/bin/python3 -W ignore -m pytest -q -p no:cacheprovider --junitxml={_REPORT} "$@"
-echo {_DONE}
-exec cat
-"""  # waits, until the worker has read the report, or has died
+"""
 
 
 @dataclass
@@ -37,35 +32,21 @@ class SandboxedSuite:
     environment: Mapping[str, str]
     lease: str
     run_dir: Path
-    words: list[str] = field(default_factory=list)
 
     def run(self, *, timeout_s: float) -> Sequence[TestResult]:
         assert self.build.recipe.tests is not None  # or nobody has made this
-        news = threading.Event()
-
-        def take(line: bytes) -> None:
-            text = line.decode("utf-8", "replace").strip()
-            self.words.append("".join(letter for letter in text if letter.isprintable()))
-            del self.words[:-40]
-            news.set()
-
-        self.run_dir.mkdir(parents=True, mode=0o700)
-        command = ["/bin/sh", "-c", _SCRIPT, "sh", *self.build.recipe.tests.paths]
-        running = sandbox.start(self._walls(), command, lease=self.lease, run_dir=self.run_dir, on_line=take)
-        try:
-            deadline = time.monotonic() + timeout_s
-            while _DONE not in self.words:
-                if not running.alive():
-                    raise Failed("stack", f"the stack's tests ended early: {self._last_words()}")
-                if time.monotonic() > deadline:
-                    raise Failed("stack", f"the stack's tests did not end within {timeout_s:g} s: {self._last_words()}")
-                news.wait(0.2)
-                news.clear()
-            report = running.read(_REPORT, _REPORT_BYTES)
-        finally:
-            running.end()
-        if not report:
-            raise Failed("stack", f"the stack's tests did not begin: {self._last_words()}")
+        with walled_scripts.ended(
+            "the stack's tests did not end",
+            _SCRIPT,
+            self._walls(),
+            arguments=self.build.recipe.tests.paths,
+            timeout_s=timeout_s,
+            lease=self.lease,
+            run_dir=self.run_dir,
+        ) as suite:
+            report = suite.sandbox.read(_REPORT, _REPORT_BYTES)
+            if not report:
+                raise Failed("stack", f"the stack's tests did not begin: {suite.last_words()}")
         return results_of(report)
 
     def _walls(self) -> sandbox.Walls:
@@ -88,9 +69,6 @@ class SandboxedSuite:
             processes=256,
             memory_mib=4096,
         )
-
-    def _last_words(self) -> str:
-        return " | ".join(self.words[-3:])[-_TOLD_CHARACTERS:] or "nothing was said"
 
 
 def results_of(report: bytes) -> list[TestResult]:
