@@ -43,6 +43,11 @@ class MeasuredMetric:
             return None
         return next((metric for metric in scenario.metrics if metric.name == self.metric), None)
 
+    @property
+    def may_be_judged(self) -> bool:
+        """Whether its scenario lets anybody be judged by it; the rest is shown in tables, and in no overview."""
+        return self.declared is None or self.declared.judged
+
     @cached_property
     def asked(self) -> dict[str, str]:
         """Which of the scenario's parameters were not as by default, as a sweep asks them; the rest names its cells."""

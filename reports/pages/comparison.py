@@ -36,8 +36,9 @@ class BuildComparison:
     same_fidelity: bool
 
     def chart(self) -> Markup | None:
-        """Every ratio with its interval; none across fidelities, where nothing is ranked."""
-        bars = tuple(bar for row in self.rows if (bar := row.judged.bar(row.judged.metric.title)))
+        """Every ratio that may be judged, with its interval; none across fidelities, where nothing is ranked."""
+        judged = [row.judged for row in self.rows if row.judged.metric.may_be_judged]
+        bars = tuple(bar for item in judged if (bar := item.bar(item.metric.title)))
         if not bars or not self.same_fidelity:
             return None
         names = self.rows[0].judged.row
@@ -152,7 +153,9 @@ def _verdict_words(material: Material, item: Judged) -> str:
 
 
 def _headline(rows: list[ClusterRow]) -> str:
-    return f"Of {len(rows)} metrics: {verdict_counts([row.judged for row in rows])}."
+    judged = [row.judged for row in rows if row.judged.metric.may_be_judged]
+    more = f"; {len(rows) - len(judged)} more are shown and not judged" if len(rows) > len(judged) else ""
+    return f"Of {len(judged)} metrics: {verdict_counts(judged)}{more}."
 
 
 def _differences(material: Material, pair: ClusterPair) -> list[dict[str, Any]]:

@@ -81,14 +81,15 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
     ]
     rows = [_row(material, checkin, view, metric) for metric in metrics]
     outcomes = [row for row in material.outcomes if row.cluster == view.name and row.revision == checkin.revision]
-    bars = tuple(bar for row in rows if row["judged"] and (bar := row["judged"].bar(row["judged"].metric.title)))
+    judged = [row["judged"] for row in rows if row["judged"] and row["metric"].may_be_judged]
+    bars = tuple(bar for item in judged if (bar := item.bar(item.metric.title)))
     title = f"Revision {checkin.short} ÷ {_other(material, checkin)} on {view.donor}"
     described = f"{len(bars)} ratios with 95 % intervals; the table has the numbers"
     key = f"rev-{view.name}-{checkin.revision[:12]}"
     return {
         "view": view,
         "rows": rows,
-        "headline": _headline([row["judged"] for row in rows if row["judged"]], _other(material, checkin)),
+        "headline": _headline(judged, _other(material, checkin)),
         "chart": ratio_chart(key, bars, title, described) if bars else None,
         "outcomes": count_outcomes(outcomes),
         "unsteady": unsteady(outcomes),
