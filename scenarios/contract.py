@@ -55,6 +55,7 @@ class Metric:
     delta: float
     title: str
     judged: bool = True  # False: shown, but too noisy or too derived to accuse anybody with
+    no_limit: str = ""  # why nothing physical bounds it; nothing where farm.analysis.bounds has its limit
 
 
 @dataclass(frozen=True)

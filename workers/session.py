@@ -181,6 +181,7 @@ class _Run:
             fidelity=self.fidelity,
             load=load,
             sizes_mib={"base image": BASE_MIB},
+            store_disks=len(self.hypervisors.cluster.storage.disks),
         )
 
     def _read_hosts(self) -> dict[str, dict[str, Any]]:
