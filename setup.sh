@@ -134,10 +134,15 @@ prepare_openstack() {
 	key=$(sha256sum stacks/openstack-wheels.lock | cut -c1-16)
 	[ "$(cat "$FARM_HOME/cache/wheels/lock-digest" 2>/dev/null)" = "$key" ] && return
 	say "making wheels of what has none (pinned by digest)"
-	rm -rf "$FARM_HOME/cache/wheels"
-	SOURCE_DATE_EPOCH=315532800 "$FARM_HOME/venv/bin/python" -m pip -q wheel --no-deps --require-hashes \
-		-r stacks/openstack-wheels.lock -w "$FARM_HOME/cache/wheels" >"$FARM_HOME/log/pip.log" 2>&1 ||
-		fail "pip could not make the wheels: see $FARM_HOME/log/pip.log, then run again"
+	rm -rf "$FARM_HOME/cache/wheels" "$FARM_HOME/cache/wheels.tools"
+	pip="$FARM_HOME/venv/bin/python -m pip -q"
+	{
+		grep '^pbr==' stacks/openstack-wheels.lock |
+			$pip install --no-deps --require-hashes --target "$FARM_HOME/cache/wheels.tools" -r /dev/stdin &&
+			SOURCE_DATE_EPOCH=315532800 PYTHONPATH=$FARM_HOME/cache/wheels.tools $pip wheel --no-deps --require-hashes \
+				--no-build-isolation --use-pep517 -r stacks/openstack-wheels.lock -w "$FARM_HOME/cache/wheels"
+	} >"$FARM_HOME/log/pip.log" 2>&1 || fail "pip could not make the wheels: see $FARM_HOME/log/pip.log, then run again"
+	rm -rf "$FARM_HOME/cache/wheels.tools"
 	echo "$key" >"$FARM_HOME/cache/wheels/lock-digest"
 }
 
