@@ -10,6 +10,7 @@ REQUEST = "the request"
 ORDERS = (
     (REQUEST, "process_ms", "vcpu_ms", "kernel_ms", "userspace_ms", "answer_ms"),
     (REQUEST, "process_ms", "vcpu_ms", "kernel_ms", "init_ms", "answer_ms"),
+    (REQUEST, "vmm_ms"),
 )
 
 
@@ -22,6 +23,7 @@ def record_stages(cell: Cell, stages: Stages) -> None:
         REQUEST: _exactly(stages.requested_s),
         "process_ms": stages.process,
         "vcpu_ms": stages.vcpu,
+        "vmm_ms": _exactly(stages.running_s),
         "kernel_ms": stages.kernel,
         "init_ms": stages.init,
         "userspace_ms": stages.userspace,
@@ -32,7 +34,8 @@ def record_stages(cell: Cell, stages: Stages) -> None:
     for metric, reason in ({} if wrong else _uncertain(seen)).items():
         cell.evidence(f"{metric} is not told: {reason}")
         del seen[metric]
-    cell.record("vmm_ms", (stages.running_s - stages.requested_s) * 1e3)
+    if stages.api_s is not None:
+        cell.record("api_ms", (stages.api_s - stages.requested_s) * 1e3)
     for metric in seen.keys() - {REQUEST}:
         cell.record(metric, (seen[metric].at_s - stages.requested_s) * 1e3)
     cell.prove(not wrong, f"the boot's stages are not in their order: {'; '.join(wrong)}")

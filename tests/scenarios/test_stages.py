@@ -96,6 +96,7 @@ def test_a_stage_that_only_the_clocks_put_out_of_order_is_not_told(seen: dict[st
         ({"kernel": by_the_guest(10.09)}, "kernel_ms came before vcpu_ms"),
         ({"kernel": None, "userspace": by_the_guest(10.09)}, "userspace_ms came before vcpu_ms"),
         ({"process": by_the_host(9.9)}, "process_ms came before the request"),
+        ({"running_s": 9.9}, "vmm_ms came before the request"),
         ({"process": by_the_host(10.31)}, "vcpu_ms came before process_ms"),
         ({"userspace": by_the_guest(10.2)}, "userspace_ms came before kernel_ms"),
         ({"init": by_the_host(12.3)}, "answer_ms came before init_ms"),
