@@ -55,6 +55,7 @@ class Metric:
     delta: float
     title: str
     judged: bool = True  # False: shown, but too noisy or too derived to accuse anybody with
+    no_limit: str = ""  # why nothing physical bounds it; nothing where farm.analysis.bounds has its limit
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class MigrationReport:
     passes: int | None  # over the memory
     source_cpu_s: float | None  # of the sending VMM meanwhile, to its last 10 ms
     daemon_cpu_s: float  # of the daemons on both hosts meanwhile
+    answered_s: float | None = None  # an API that was asked for the move answered that it would see to it
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,7 @@ class Stages:
     init_s: float | None  # its first process spoke on the console, as the host saw it
     userspace_s: float | None  # its user space was ready, by the guest's clock
     answer_s: float
+    api_s: float | None = None  # an API that was asked for the guest answered that it would see to it
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ def record_stages(cell: Cell, stages: Stages) -> None:
         "answer_ms": stages.answer_s,
     }
     seen = {metric: at_s for metric, at_s in reached.items() if at_s is not None}
+    if stages.api_s is not None:
+        cell.record("api_ms", (stages.api_s - stages.requested_s) * 1e3)
     for metric, at_s in seen.items():
         cell.record(metric, (at_s - stages.requested_s) * 1e3)
         cell.prove(stages.requested_s < at_s + CLOCKS_S, f"{metric}: the boot was there before it was requested")

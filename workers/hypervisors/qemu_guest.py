@@ -125,8 +125,7 @@ class QemuGuest:
     def start(self, *, ledger: bool = False) -> float:
         xml = self.xml()
         if ledger:
-            self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
-            self._init_thread.start()
+            self._watch()
         self._requested_s = self.cluster.now_s()
         self._domain = ask(
             f"start guest {self.name} on {self._link.name}",
@@ -135,6 +134,10 @@ class QemuGuest:
         )
         self._running_s = self.cluster.now_s()
         return self._requested_s
+
+    def _watch(self) -> None:
+        self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
+        self._init_thread.start()
 
     def fetch(self) -> FetchReport:
         return self._source.fetch(self.cluster.observer, self.cluster.cluster.observer.address)
