@@ -4,20 +4,21 @@ Measured: from the request to the hypervisor until each stage of the boot that c
 made, the first virtual CPU runs, the hypervisor says so, the kernel's clock begins, the first process speaks on the
 console, user space is ready) and until the first answer reaches an observer elsewhere on the network
 (`answer_ms`); and the CPU time that QEMU has used by then (`qemu_cpu_s`), which hardly depends on what else the
-host does, with that of the daemon that manages guests (`daemon_cpu_s`). A stage that cannot be seen has no sample.
-Where guests are asked for through an API, `api_ms` is the time until it has answered that it will see to it, and
-`vmm_ms` until it says that the guest runs. Kernel and initramfs are in the host's page cache; with `cache=cold` they
-are not, and `read_mib` is what was read from the host's disk. Memory, virtual CPUs, CPU model and chipset are as the
-stack says, or as asked for.
+host does, with that of the daemon that manages guests (`daemon_cpu_s`). A stage that cannot be seen has no sample, nor
+has one of which the clocks are not sure that it came in its order, as they may be on a busy host. Where guests are
+asked for through an API, `api_ms` is the time until it has answered that it will see to it, and `vmm_ms` until it says
+that the guest runs. Kernel and initramfs are in the host's page cache; with `cache=cold` they are not, and `read_mib`
+is what was read from the host's disk. Memory, virtual CPUs, CPU model and chipset are as the stack says, or as asked
+for.
 
 What boots is the small guest, its kernel given directly. On request GRUB boots it from its disk, by BIOS or UEFI; or
 a Debian with systemd and 2 GiB of data, which answers through a service of its own.
 
 Not measured: fetching images; logging in.
 
-The proof: the answer repeats a nonce that was made for this boot and stands only on its kernel's command line;
-the stages come in their order. A cold boot: no page of the image was in the cache at the request, and at least what
-is there at the answer was read from the disk, by this guest's VMM.
+The proof: the answer repeats a nonce that was made for this boot and stands only on its kernel's command line; no
+stage came out of its order, as far as the clocks are sure. A cold boot: no page of the image was in the cache at the
+request, and at least what is there at the answer was read from the disk, by this guest's VMM.
 """
 
 from scenarios.contract import Bench, Cell, Host, Metric, Scenario, Sheet, System

@@ -185,16 +185,25 @@ class FetchReport:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When something happened, as it is told; and surely neither before `earliest_s` nor after `latest_s`."""
+
+    at_s: float
+    earliest_s: float
+    latest_s: float
+
+
+@dataclass(frozen=True)
 class Stages:
     """When a guest's boot reached each stage, as far as anybody could see it: None where nobody could."""
 
     requested_s: float
-    process_s: float | None  # its VMM's process was made
-    vcpu_s: float | None  # its first virtual CPU ran, says the VMM
+    process: Moment | None  # its VMM's process was made
+    vcpu: Moment | None  # its first virtual CPU ran, says the VMM
     running_s: float  # the hypervisor answered that it runs
-    kernel_s: float | None  # its kernel's clock began, by that clock
-    init_s: float | None  # its first process spoke on the console, as the host saw it
-    userspace_s: float | None  # its user space was ready, by the guest's clock
+    kernel: Moment | None  # its kernel's clock began, by that clock
+    init: Moment | None  # its first process spoke on the console, as the host saw it
+    userspace: Moment | None  # its user space was ready, by the guest's clock
     answer_s: float
     api_s: float | None = None  # an API that was asked for the guest answered that it would see to it
 

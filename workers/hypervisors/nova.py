@@ -152,6 +152,7 @@ class NovaGuest(QemuGuest):
             workload=self._workload,
             has_disk=True,
             extra=self._revision.guest.kernel_arguments,
+            counter_khz=self._link.counter_khz,
             ours=self._source.sent.our_arguments,
         )
         self._size = self._cloud.size(self._settings)
