@@ -6,7 +6,7 @@ from typing import Any
 
 from farm.results.tables import Bundle, Session
 from reports.changes import changes
-from reports.limits import probe_table
+from reports.limits import beyond_limit, probe_table
 from reports.material import Material, plain
 from reports.metrics import MeasuredMetric, number_text
 from reports.pages import Page
@@ -53,6 +53,7 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),
         "voids": void_counts(samples),
+        "beyond": beyond_limit(samples),
         "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
         "bundle": bundle,

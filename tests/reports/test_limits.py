@@ -102,9 +102,13 @@ def test_what_one_check_in_cannot_have_done_is_void_for_all_and_told(
     falsify(farm, "acorn1", metric, factor, **params)
     site = farm.publish()
     reason = re.compile(rf"void: a revision of this session is at [0-9]+ % of what is possible here: {re.escape(why)}")
-    rows = words_of(site / "sessions/acorn1.html").split(title)[1:]
+    summary, *rows = words_of(site / "sessions/acorn1.html").split(title)[1:]
+    assert summary.startswith(" is void in this session for every check-in: a revision of this session is at ")
     assert len(rows) == 8, "two blocks of four check-ins"
     assert all(reason.search(row) for row in rows)
+    slug = f"{title.split(',')[0].replace(' ', '_')}-{metric}-{'-'.join(params.values())}"
+    told = words_of(next((site / "metrics").glob(f"{slug}-v*.html")))
+    assert "Void in session acorn1, for every check-in there: a revision" in told
     assert "of what is possible here" not in words_of(site / "sessions/acorn2.html")
     assert f"is possible here: {why}" in words_of(site / "clusters/acorn.html")
     records = json.loads((site / "data" / "samples.json").read_text())
