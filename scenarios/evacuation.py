@@ -31,7 +31,7 @@ from scenarios.moves import (
     working_guests,
 )
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.survival import SETTLE_S, prove_survival_alone
+from scenarios.survival import SETTLE_S, is_heard, prove_survival_alone
 
 WORKLOAD = Workload(memory_mib=16, pages_per_s=250, disk=True)
 TIMEOUT_S = 120.0  # for one guest, while all others move
@@ -67,7 +67,7 @@ class Evacuation:
 
         out = _move_all(bench, [(guest, others[n % len(others)]) for n, guest in enumerate(guests)], at_once)
         bench.pause_s(SETTLE_S)
-        _prove_emptied(cell, source, out)
+        _prove_emptied(bench, cell, source, out)
         back = _move_all(bench, [(guest, source) for guest in guests], at_once)
         bench.pause_s(SETTLE_S)
 
@@ -96,12 +96,12 @@ def _move_all(bench: Bench, moves: Sequence[tuple[Guest, Host]], at_once: int) -
     return attempts
 
 
-def _prove_emptied(cell: Cell, source: Host, out: Sequence[Attempt]) -> None:
+def _prove_emptied(bench: Bench, cell: Cell, source: Host, out: Sequence[Attempt]) -> None:
     for one in out:
         found_on, target = list(one.guest.found_on()), one.target.name
         if found_on != [target]:
             raise Failed("hypervisor", f"a guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
-        if not one.guest.beats(one.ended_s, one.ended_s + SETTLE_S):
+        if not is_heard(bench, one.guest, one.ended_s):
             raise Failed("hypervisor", f"a guest is silent after its migration to {target}")
     cell.evidence(f"{source.name} emptied: its {len(out)} guests live on {', '.join(one.target.name for one in out)}")
 

@@ -2,15 +2,15 @@
 
 A guest is moved over a capped link; as soon as its memory is on the way, one host's link is cut: the target's, or the
 source's. It comes back after some seconds (`outage_s`), or not before the move has ended (0: for good). A move that
-hangs is given up 45 s after it was asked for, and two seconds more for each that the link was to be cut.
+hangs is given up 20 s after it was asked for, and two seconds more for each that the link was to be cut.
 
-Measured: from the cut until the move ended (`ended_s`), and, where the hypervisor itself gave up, until it said so
-(`noticed_s`); whether the guest moved (`moved`: 1 or 0); the longest silence of the guest from the cut on
-(`silence_ms`); from the link's return until the guest was heard again (`heard_again_ms`); and the CPU time of the move:
-of the receiving and the sending QEMU where it was made (`qemu_cpu_s`, `source_cpu_s`), and of both hosts' libvirtd
-(`daemon_cpu_s`).
+Measured: from the cut until the move ended (`ended_s`); whether the guest moved (`moved`: 1 or 0); the longest silence
+of the guest from the cut on (`silence_ms`); from the link's return until the guest was heard again (`heard_again_ms`);
+and the CPU time of the move: of the receiving and the sending QEMU where it was made (`qemu_cpu_s`, `source_cpu_s`),
+and of all hosts' libvirtd (`daemon_cpu_s`).
 
-Not measured: a link that loses or delays only some of its packets.
+Not measured: how long a hypervisor hangs when nobody gives up, which libvirt was seen to do for two minutes; a link
+that loses or delays only some of its packets.
 
 The proof: not a byte went over the link while it was cut, and no move ended well meanwhile. Afterwards the guest lives,
 whole, on one host alone, the right one, and no other host's hypervisor knows it. Both ways to end are right: moved when
@@ -26,9 +26,8 @@ from scenarios.survival import SETTLE_S, longest_silence_s, prove_survival_alone
 from scenarios.unlimited import COUNT, REFUSAL
 
 WORKLOAD = Workload(memory_mib=32, pages_per_s=500, disk=True)
-PATIENCE_S = 45.0  # for a move that hangs: hypervisors that look for a lost peer have noticed after 30 s
-SIGHT_S = 20.0  # for the transfer to be seen
-LIMIT_S = 150.0  # then the link comes back, whatever becomes of us
+PATIENCE_S = 20.0  # for a move that hangs
+LIMIT_S = 120.0  # then the link comes back, whatever becomes of us
 
 
 class LinkCut:
@@ -36,7 +35,6 @@ class LinkCut:
     version = 1
     metrics: tuple[Metric, ...] = (
         Metric("ended_s", "s", "lower", 0.25, "Cut to the end of the move", judged=False, no_limit=REFUSAL),
-        Metric("noticed_s", "s", "lower", 0.25, "Cut to the hypervisor's own report", judged=False, no_limit=REFUSAL),
         Metric("moved", "guests", "higher", 0.5, "Whether the guest moved", judged=False, no_limit=COUNT),
         Metric("silence_ms", "ms", "lower", 0.5, "Longest silence that an observer heard", judged=False),
         Metric(
@@ -70,7 +68,7 @@ class LinkCut:
 
         with ThreadPoolExecutor(1) as pool:
             moving = pool.submit(attempt, bench, guest, target, style=style, timeout_s=patience_s)
-            guest.wait_for_migration("transfer", timeout_s=SIGHT_S)
+            guest.wait_for_migration("transfer", timeout_s=PATIENCE_S)
             cut_s = bench.now_s()
             with cut_host.link_cut(limit_s=LIMIT_S):
                 if outage_s:
@@ -89,8 +87,6 @@ class LinkCut:
         cell.prove(bool(again), "the guest was not heard again after the link came back")
         record_cpu(cell, [move])
         cell.record("ended_s", move.ended_s - cut_s)
-        if move.refusal and move.took_s < patience_s:
-            cell.record("noticed_s", move.ended_s - cut_s)
         cell.record("moved", 1 if move.report else 0)
         cell.record("silence_ms", longest_silence_s(heard) * 1e3)
         cell.record("heard_again_ms", (again[0].at_s - back_s) * 1e3)

@@ -75,10 +75,6 @@ class Attempt:
     qemu_cpu_s: float = 0.0  # of the receiving VMM of a move that was made
     daemons_cpu_s: tuple[float, float] = (0.0, 0.0)  # of all hosts' daemons, up to the request and up to the end
 
-    @property
-    def took_s(self) -> float:
-        return self.ended_s - self.asked_s
-
 
 def attempt(
     bench: Bench, guest: Guest, target: Host, *, style: MigrationStyle = PLAIN, timeout_s: float = TIMEOUT_S

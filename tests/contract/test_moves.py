@@ -82,19 +82,6 @@ def test_a_guest_is_moved_when_the_link_of_its_host_is_back(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
-def test_a_hypervisor_notices_by_itself_that_a_link_broke_for_good(lab: Lab) -> None:
-    sheet = lab.measure(link_cut.SCENARIO, lab.bench(), outage_s=0)
-    (outcome,) = outcomes_of(sheet)
-    assert (outcome.outcome, outcome.reason) == ("measured", None)
-    values = values_of(sheet)
-    assert values["moved"] == 0
-    assert 0 < values["noticed_s"] == values["ended_s"] < link_cut.PATIENCE_S
-    assert values["daemon_cpu_s"] > 0
-    assert "not done within" not in outcome.evidence[0]
-    assert outcome.evidence[-1].startswith("alive on h1 alone")
-    assert lab.guests_left() == []
-
-
 def test_a_guest_stays_where_it_is_when_the_link_breaks_for_good(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_cut, "PATIENCE_S", 6.0)
     sheet = lab.measure(link_cut.SCENARIO, lab.bench(), outage_s=0)
@@ -102,8 +89,8 @@ def test_a_guest_stays_where_it_is_when_the_link_breaks_for_good(lab: Lab, monke
     assert (outcome.outcome, outcome.reason) == ("measured", None)
     values = values_of(sheet)
     assert values["moved"] == 0
-    assert "noticed_s" not in values  # it hung, until we gave it up
-    assert "not done within 6 s" in outcome.evidence[0]
+    assert values["daemon_cpu_s"] > 0
+    assert "not done within 6 s" in outcome.evidence[0]  # it hung, until we gave it up
     assert outcome.evidence[-1].startswith("alive on h1 alone")
     assert lab.guests_left() == []
 
