@@ -112,13 +112,16 @@ class Deployment:
         with self._changed:
             while not self._ready and not self._ended:
                 if not self._running().alive():
-                    raise Failed("stack", f"swift ended while starting: {self._last_words('sandbox')}")
+                    raise Failed("stack", f"swift ended (at: deployment): {self._last_words('sandbox')}")
                 if time.monotonic() > deadline:
-                    raise Failed("stack", f"swift is not ready after {READY_TIMEOUT_S:.0f} s: {self._last_words()}")
+                    raise Failed(
+                        "stack",
+                        f"swift is not ready after {READY_TIMEOUT_S:.0f} s (at: deployment): {self._last_words()}",
+                    )
                 self._changed.wait(0.2)
             for name, status in self._ended.items():
                 where = "swift's rings" if name == "prepare" else f"swift's {name} server"
-                raise Failed("stack", f"{where} ended with {status}: {self._last_words(name)}")
+                raise Failed("stack", f"{where} ended with {status} (at: deployment): {self._last_words(name)}")
 
     def _last_words(self, *names: str) -> str:
         lines = [line for name in names or tuple(self._logs) for line in list(self._logs.get(name, ()))[-3:]]
