@@ -19,6 +19,11 @@ SYSTEM_PACKAGES="qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver
 TEST_PACKAGES="chromium busybox-static"   # the tests look at the pages, and boot an operator's guest
 # unpacked beside the system: as packages they would start services of their own
 UNPACKED_PACKAGES="memcached"
+# what an OpenStack deployment keeps its state in, and lets its services talk through
+OPENSTACK_PACKAGES="postgresql-15 rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap erlang-inets
+ erlang-mnesia erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-ssl erlang-syntax-tools
+ erlang-tools erlang-xmerl"
+OPENSTACK_LIBRARIES="libicu72 libldap-2.5-0 libxml2 libssl3 libpam0g libgssapi-krb5-2"
 BACKPORTS_PACKAGES="qemu-system-x86 qemu-system-common qemu-system-data qemu-block-extra qemu-utils seabios
  libvirt0 libvirt-common libvirt-clients libvirt-daemon libvirt-daemon-common libvirt-daemon-lock
  libvirt-daemon-log libvirt-daemon-driver-qemu"
@@ -114,6 +119,33 @@ for name in ("libvirt","qemu"):
     os.setxattr(f"{sys.argv[1]}/root/usr/lib/x86_64-linux-gnu/{name}","trusted.overlay.opaque",b"y")' "$software/backports"
 }
 
+# Where they lie inside the walls: Debian has written into them that it is /usr
+OPENSTACK_INSIDE=/services/usr
+
+prepare_openstack() {
+	install_packages $OPENSTACK_LIBRARIES
+	if [ ! -e "$software/openstack/packages.txt" ]; then
+		say "unpacking PostgreSQL and RabbitMQ"
+		apt_update
+		unpack "$software/openstack.new" "" $OPENSTACK_PACKAGES
+		sed -i "s|ROOTDIR=/usr/lib/erlang|ROOTDIR=$OPENSTACK_INSIDE/lib/erlang|" "$software"/openstack.new/root/usr/lib/erlang/bin/erl
+		rm -rf "$software/openstack"; mv "$software/openstack.new" "$software/openstack"
+	fi
+	key=$(sha256sum stacks/openstack-wheels.lock | cut -c1-16)
+	[ "$(cat "$FARM_HOME/cache/wheels/lock-digest" 2>/dev/null)" = "$key" ] && return
+	say "making wheels of what has none (pinned by digest)"
+	rm -rf "$FARM_HOME/cache/wheels" "$FARM_HOME/cache/wheels.tools"
+	pip="$FARM_HOME/venv/bin/python -m pip -q"
+	{
+		grep '^pbr==' stacks/openstack-wheels.lock |
+			$pip install --no-deps --require-hashes --target "$FARM_HOME/cache/wheels.tools" -r /dev/stdin &&
+			SOURCE_DATE_EPOCH=315532800 PYTHONPATH=$FARM_HOME/cache/wheels.tools $pip wheel --no-deps --require-hashes \
+				--no-build-isolation --use-pep517 -r stacks/openstack-wheels.lock -w "$FARM_HOME/cache/wheels"
+	} >"$FARM_HOME/log/pip.log" 2>&1 || fail "pip could not make the wheels: see $FARM_HOME/log/pip.log, then run again"
+	rm -rf "$FARM_HOME/cache/wheels.tools"
+	echo "$key" >"$FARM_HOME/cache/wheels/lock-digest"
+}
+
 unpack_guest_kernel() {
 	[ -e "$software/guest-kernel/packages.txt" ] && return
 	say "unpacking the guests' kernel"
@@ -148,3 +180,4 @@ unpack_memcached
 unpack_backports
 unpack_guest_kernel
 python_environment
+case "${1:-}" in --tests | --openstack) prepare_openstack ;; esac

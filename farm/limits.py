@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from sqlalchemy import Engine
 
-from farm.analysis.limits import Circumstances, Limit, Place, best_of, count_of, limit_of
+from farm.analysis.bounds import limit_of
+from farm.analysis.limits import Circumstances, Limit, Place, best_of, count_of
 from farm.analysis.rules import BEYOND_LIMIT
 from farm.results import queries
 from farm.results.queries import Scope
@@ -35,14 +36,13 @@ class _Cell(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """One metric of a whole session, whatever the revision: void or not as one."""
+    """One metric of a whole session, whatever the revision and the hosts: void or not as one."""
 
     session: str
     scenario: str
     version: int
     metric: str
     params: str
-    placement: str
 
 
 def held_samples(
@@ -50,7 +50,8 @@ def held_samples(
 ) -> pd.DataFrame:
     """Samples as `queries.samples` gives them, with `limit`, `share` and `limit_why`; void where beyond the possible.
 
-    A sample's limit comes from the others of its session, so those are read whichever are wanted.
+    `limit_why` is what the limit is made of, or why there is none. A sample's limit comes from the others of its
+    session, so those are read whichever are wanted.
     """
     samples = queries.samples(engine, scope, **wanted)
     held = hold(samples, queries.probes(engine, scope), queries.bundles(engine, scope))
@@ -65,9 +66,9 @@ def hold(samples: pd.DataFrame, probes: Iterable[ProbeRow], bundles: Iterable[Bu
     limits = _limits(samples, probes, {row.session: row for row in bundles if row.accepted and row.session})
     values = zip(limits, samples["value"].tolist(), strict=True)
     held = samples.assign(
-        limit=[limit.value if limit else math.nan for limit in limits],
-        share=[limit.share(value) if limit else math.nan for limit, value in values],
-        limit_why=[limit.why if limit else "" for limit in limits],
+        limit=[limit.value if isinstance(limit, Limit) else math.nan for limit in limits],
+        share=[limit.share(value) if isinstance(limit, Limit) else math.nan for limit, value in values],
+        limit_why=[limit.why if isinstance(limit, Limit) else limit for limit in limits],
     )
     reasons = _beyond(held)
     if not reasons:
@@ -86,13 +87,13 @@ def best_by_epoch(probes: Iterable[ProbeRow]) -> dict[tuple[str, str], dict[Plac
     return {key: best_of(values) for key, values in found.items()}
 
 
-def _limits(samples: pd.DataFrame, probes: Iterable[ProbeRow], bundles: Mapping[str, Bundle]) -> list[Limit | None]:
-    """One for each row."""
+def _limits(samples: pd.DataFrame, probes: Iterable[ProbeRow], bundles: Mapping[str, Bundle]) -> list[Limit | str]:
+    """One for each row, or why it has none."""
     best = best_by_epoch(probes)
     cells = list(map(_Cell, *_columns(samples, *_Cell._fields))) if len(samples) else []
     beside = _medians(samples, cells)
     circumstances = {cell: _circumstances(cell, beside[cell], best, bundles.get(cell.session)) for cell in beside}
-    known: dict[tuple[_Cell, str], Limit | None] = {}
+    known: dict[tuple[_Cell, str], Limit | str] = {}
     for cell, metric in zip(cells, samples["metric"].tolist(), strict=True):
         if (cell, metric) not in known:
             known[cell, metric] = limit_of(cell.scenario, metric, circumstances[cell])
@@ -119,16 +120,25 @@ def _circumstances(
     facts, manifest = (bundle.facts or {}, bundle.manifest or {}) if bundle else ({}, {})
     hosts = facts.get("hosts", {})
     build: Mapping[str, Any] = next((one for one in manifest.get("builds", ()) if one["revision"] == cell.revision), {})
-    swift = build.get("settings", {}).get("swift")
+    swift, disk = (_table(build.get("settings"), part) for part in ("swift", "disk"))
     return Circumstances(
         params={**_defaults(cell), **json.loads(cell.params)},
         hosts=json.loads(cell.hosts),
         beside=beside,
         cores={name: cores for name, its in hosts.items() if (cores := count_of(its.get("cores")))},
         best=best.get((cell.cluster, cell.epoch), {}),
-        replicas=count_of(swift.get("replicas")) if isinstance(swift, dict) else None,
+        replicas=count_of(swift.get("replicas")),
         base_mib=facts.get("sizes_mib", {}).get("base image"),
+        disks=count_of(facts.get("store_disks")),
+        cache=str(disk["cache"]) if "cache" in disk else None,
+        cluster_kib=count_of(disk.get("cluster_size_kib")),
     )
+
+
+def _table(settings: Any, part: str) -> Mapping[str, Any]:
+    """A part of a build's settings, which a worker wrote: nothing where that is no table."""
+    found = settings.get(part) if isinstance(settings, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def _defaults(cell: _Cell) -> dict[str, str]:
@@ -144,16 +154,16 @@ def _columns(frame: pd.DataFrame, *names: str) -> list[list[Any]]:
 
 
 def _beyond(held: pd.DataFrame) -> dict[_Asked, str]:
-    """Why a metric is void for a session, for those that are."""
-    shares: dict[_Asked, list[float]] = {}
-    why: dict[_Asked, str] = {}
+    """Why a metric is void for a session, for those that are: what one revision cannot have done voids all of them.
+
+    A revision's median counts, never its single samples, which would cut off one side of what was measured.
+    """
     counted = held[held["valid"].astype(bool) & ~held["warm_up"].astype(bool) & held["limit"].notna()]
-    columns = _columns(counted, "share", "limit_why")
-    for asked, share, reason in zip(map(_Asked, *_columns(counted, *_Asked._fields)), *columns, strict=True):
-        shares.setdefault(asked, []).append(share)
-        why.setdefault(asked, reason)
+    groups = counted.groupby([*_Asked._fields, "revision", "placement"], sort=False)
+    medians = groups.agg(share=("share", "median"), limit_why=("limit_why", "first")).reset_index()
+    beyond = medians[medians["share"] > BEYOND_LIMIT].sort_values("share")  # the worst comes last, and is told
+    columns = _columns(beyond, "share", "limit_why")
     return {
-        asked: f"the session's median is {100 * median(found):.0f} % of what is possible here: {why[asked]}"
-        for asked, found in shares.items()
-        if median(found) > BEYOND_LIMIT
+        asked: f"a revision of this session is at {100 * share:.0f} % of what is possible here: {why}"
+        for asked, share, why in zip(map(_Asked, *_columns(beyond, *_Asked._fields)), *columns, strict=True)
     }

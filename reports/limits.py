@@ -10,9 +10,7 @@ import pandas as pd
 from farm.results.tables import ProbeRow
 from reports.charts import Bar
 from reports.summaries import SERIES
-from scenarios.probes import KINDS, OBSERVER, STORAGE, ProbeKind
-
-_PLACES = {STORAGE: "the store", OBSERVER: "the upload client"}
+from scenarios.probes import KINDS, PLACES, ProbeKind
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _kind(name: str) -> ProbeKind:
 
 
 def place_text(row: ProbeRow) -> str:
-    ends = [_PLACES.get(end, end) for end in (row.at, row.to) if end is not None]
+    ends = [PLACES.get(end, end) for end in (row.at, row.to) if end is not None]
     return " to ".join(ends)
 
 
@@ -103,6 +101,14 @@ def reached_by(samples: pd.DataFrame) -> Mapping[tuple[Any, ...], Reached]:
         key: Reached(float(group["share"].median()), float(group["limit"].median()), str(group["limit_why"].iloc[-1]))
         for key, group in counted.groupby([*SERIES, "revision"], sort=True)
     }
+
+
+def reasons_of(samples: pd.DataFrame) -> Mapping[tuple[Any, ...], str]:
+    """By series and revision, why no limit is known, where none is."""
+    without = samples[samples["limit"].isna()]
+    keys = [*SERIES, "revision"]
+    rows = without.drop_duplicates(keys, keep="last")[[*keys, "limit_why"]].itertuples(index=False, name=None)
+    return {tuple(key): str(why) for *key, why in rows}
 
 
 def percent_text(share: float) -> str:

@@ -16,7 +16,7 @@ from farm.limits import held_samples
 from farm.results import queries
 from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, ProbeRow, Session
 from reports.judged import Judged
-from reports.limits import KnownLimit, Reached, limits_of, reached_by
+from reports.limits import KnownLimit, Reached, limits_of, reached_by, reasons_of
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
 from reports.summaries import SERIES, summarise
@@ -93,6 +93,7 @@ class Figure:
     fidelity: str
     provisional: bool
     reached: Reached | None  # None where no limit is known
+    no_limit: str  # and why
 
     @property
     def unit(self) -> str:
@@ -111,7 +112,7 @@ class Figure:
         told = f"{self.n} blocks in {self.sessions} sessions, {self.fidelity}, revision {self.short}"
         if self.low is not None and self.high is not None:
             told = f"95 % interval {self.low:.4g} to {self.high:.4g} {self.unit}, {told}"
-        told += f", {self.reached.told}" if self.reached else ", no limit known"
+        told += f", {self.reached.told}" if self.reached else f", no limit: {self.no_limit}"
         return told + (", provisional: not judged" if self.provisional else "")
 
 
@@ -219,13 +220,13 @@ class Material:
         fidelity = samples.groupby(["cluster", "revision"])["fidelity"].agg(
             lambda words: " and ".join(sorted(set(words)))
         )
-        reached = reached_by(samples)
+        reached, reasons = reached_by(samples), reasons_of(samples)
         figures = []
         for row in summarise(samples).to_dict("records"):
             checkin = self.revision(row["revision"])
             if checkin is None:
                 continue
-            metric = MeasuredMetric.of_record(row)
+            metric, key = MeasuredMetric.of_record(row), tuple(row[name] for name in (*SERIES, "revision"))
             figures.append(
                 Figure(
                     metric,
@@ -239,7 +240,8 @@ class Material:
                     row["void"],
                     fidelity[row["cluster"], row["revision"]],
                     (metric, row["cluster"], row["revision"]) not in judged,
-                    reached.get(tuple(row[name] for name in (*SERIES, "revision"))),
+                    reached.get(key),
+                    reasons.get(key, ""),
                 )
             )
         return sorted(

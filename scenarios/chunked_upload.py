@@ -32,6 +32,7 @@ from scenarios.contract import (
 )
 from scenarios.leftovers import removed
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
+from scenarios.unlimited import CPU, MEMORY, RATIO
 
 # Beyond this an object is checked and removed at once: the disks have no room for all of a round's
 _KEPT_MIB = 256
@@ -42,16 +43,32 @@ class ChunkedUpload:
     version = 2
     metrics: tuple[Metric, ...] = (
         Metric("goodput_mib_s", "MiB/s", "higher", 0.3, "Goodput"),
-        Metric("server_cpu_s", "s", "lower", 0.1, "CPU time of all servers"),
+        Metric("server_cpu_s", "s", "lower", 0.1, "CPU time of all servers", no_limit=CPU),
         Metric("segment_s", "s", "lower", 0.3, "Middle segment", judged=False),
-        Metric("slowest_segment_ratio", "ratio", "lower", 0.5, "Slowest segment against the middle one", judged=False),
-        Metric("speedup", "ratio", "higher", 0.3, "Segments against a single PUT", judged=False),
+        Metric(
+            "slowest_segment_ratio",
+            "ratio",
+            "lower",
+            0.5,
+            "Slowest segment against the middle one",
+            judged=False,
+            no_limit=RATIO,
+        ),
+        Metric("speedup", "ratio", "higher", 0.3, "Segments against a single PUT", judged=False, no_limit=RATIO),
         Metric("manifest_s", "s", "lower", 0.3, "Making segments one object", judged=False),
         Metric("readable_s", "s", "lower", 0.3, "Until the first byte can be read", judged=False),
         Metric("distinct_disks", "disks", "higher", 0.1, "Disks that hold a part of it", judged=False),
         Metric("load_skew", "ratio", "lower", 0.1, "Fullest disk against the mean", judged=False),
-        Metric("client_cpu_s", "s", "lower", 0.3, "CPU time of the client", judged=False),
-        Metric("client_memory_mib", "MiB", "lower", 0.3, "Memory of the client at its highest", judged=False),
+        Metric("client_cpu_s", "s", "lower", 0.3, "CPU time of the client", judged=False, no_limit=CPU),
+        Metric(
+            "client_memory_mib",
+            "MiB",
+            "lower",
+            0.3,
+            "Memory of the client at its highest",
+            judged=False,
+            no_limit=MEMORY,
+        ),
     )
     parameters: tuple[Parameter, ...] = (
         Number("size_mib", 256, 1, 512 << 10, "MiB", "the size of the object"),

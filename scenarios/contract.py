@@ -55,6 +55,7 @@ class Metric:
     delta: float
     title: str
     judged: bool = True  # False: shown, but too noisy or too derived to accuse anybody with
+    no_limit: str = ""  # why nothing physical bounds it; nothing where farm.analysis.bounds has its limit
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ class MigrationReport:
     passes: int | None  # over the memory
     source_cpu_s: float | None  # of the sending VMM meanwhile, to its last 10 ms
     daemon_cpu_s: float  # of the daemons on both hosts meanwhile
+    answered_s: float | None = None  # an API that was asked for the move answered that it would see to it
 
 
 @dataclass(frozen=True)
@@ -183,17 +185,27 @@ class FetchReport:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When something happened, as it is told; and surely neither before `earliest_s` nor after `latest_s`."""
+
+    at_s: float
+    earliest_s: float
+    latest_s: float
+
+
+@dataclass(frozen=True)
 class Stages:
     """When a guest's boot reached each stage, as far as anybody could see it: None where nobody could."""
 
     requested_s: float
-    process_s: float | None  # its VMM's process was made
-    vcpu_s: float | None  # its first virtual CPU ran, says the VMM
+    process: Moment | None  # its VMM's process was made
+    vcpu: Moment | None  # its first virtual CPU ran, says the VMM
     running_s: float  # the hypervisor answered that it runs
-    kernel_s: float | None  # its kernel's clock began, by that clock
-    init_s: float | None  # its first process spoke on the console, as the host saw it
-    userspace_s: float | None  # its user space was ready, by the guest's clock
+    kernel: Moment | None  # its kernel's clock began, by that clock
+    init: Moment | None  # its first process spoke on the console, as the host saw it
+    userspace: Moment | None  # its user space was ready, by the guest's clock
     answer_s: float
+    api_s: float | None = None  # an API that was asked for the guest answered that it would see to it
 
 
 @dataclass(frozen=True)

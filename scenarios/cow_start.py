@@ -25,6 +25,7 @@ from statistics import median
 from scenarios import disk_shape, write_test
 from scenarios.contract import Bench, Cell, Disk, DiskShape, Host, Metric, Scenario, Sheet, Unsupported
 from scenarios.parameters import Number, Parameter, Several, Values, number, words
+from scenarios.unlimited import CPU, RATIO
 
 METHODS = ("overlay", "reflink", "copy")
 SECTOR_BYTES = 512
@@ -36,16 +37,28 @@ class CowStart:
     metrics: tuple[Metric, ...] = (
         Metric("create_ms", "ms", "lower", 0.5, "Making the disk", judged=False),
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer", judged=False),
-        Metric("qemu_cpu_s", "s", "lower", 0.1, "CPU time of QEMU to the first answer"),
-        Metric("daemon_cpu_s", "s", "lower", 0.25, "CPU time of libvirtd to the first answer", judged=False),
+        Metric("qemu_cpu_s", "s", "lower", 0.1, "CPU time of QEMU to the first answer", no_limit=CPU),
+        Metric(
+            "daemon_cpu_s", "s", "lower", 0.25, "CPU time of libvirtd to the first answer", judged=False, no_limit=CPU
+        ),
         Metric("first_write_us", "µs", "lower", 0.25, "First write to a block"),
         Metric("second_write_us", "µs", "lower", 0.25, "Second write to the same block"),
-        Metric("first_write_penalty", "ratio", "lower", 0.25, "First write ÷ second write", judged=False),
+        Metric(
+            "first_write_penalty", "ratio", "lower", 0.25, "First write ÷ second write", judged=False, no_limit=RATIO
+        ),
         Metric("first_write_p99_us", "µs", "lower", 0.5, "99th percentile of first writes", judged=False),
         Metric("second_write_p99_us", "µs", "lower", 0.5, "99th percentile of second writes", judged=False),
         Metric("write_amplification", "ratio", "lower", 0.25, "Bytes the device wrote for the guest's", judged=False),
         Metric("read_us", "µs", "lower", 0.25, "Read of a block that the base alone has", judged=False),
-        Metric("read_kib", "KiB", "lower", 0.25, "Read from the disk to the first answer", judged=False),
+        Metric(
+            "read_kib",
+            "KiB",
+            "lower",
+            0.25,
+            "Read from the disk to the first answer",
+            judged=False,
+            no_limit="nothing of the disk has to be read for the guest to answer",
+        ),
     )
     parameters: tuple[Parameter, ...] = (
         Several("methods", METHODS, METHODS, "how the disk is made"),

@@ -233,6 +233,7 @@ class Facts:
     load: dict[str, Any]
     sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
     clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
+    store_disks: int = 0  # of the cluster's object store
 
 
 @dataclass(frozen=True)

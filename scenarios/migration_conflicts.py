@@ -24,6 +24,7 @@ from scenarios.contract import Bench, Cell, Failed, Metric, Scenario, Sheet
 from scenarios.moves import makespan_s, sent_mib, silence_ms, two_hosts
 from scenarios.parameters import Choice, Parameter, Values, word
 from scenarios.survival import SETTLE_S, prove_survival_alone
+from scenarios.unlimited import COUNT, REFUSAL
 
 
 class MigrationConflicts:
@@ -31,9 +32,17 @@ class MigrationConflicts:
     version = 1
     metrics: tuple[Metric, ...] = (
         Metric("makespan_s", "s", "lower", 0.25, "First request to the end of the last move", judged=False),
-        Metric("refusal_s", "s", "lower", 0.5, "Until a move was refused or cancelled", judged=False),
-        Metric("moved", "guests", "higher", 0.5, "Moves that were made", judged=False),
-        Metric("worst_silence_ms", "ms", "lower", 0.5, "Longest silence of any guest", judged=False),
+        Metric("refusal_s", "s", "lower", 0.5, "Until a move was refused or cancelled", judged=False, no_limit=REFUSAL),
+        Metric("moved", "guests", "higher", 0.5, "Moves that were made", judged=False, no_limit=COUNT),
+        Metric(
+            "worst_silence_ms",
+            "ms",
+            "lower",
+            0.5,
+            "Longest silence of any guest",
+            judged=False,
+            no_limit="a guest that does not move need not pause",
+        ),
         Metric("sent_mib", "MiB", "lower", 0.25, "Memory sent", judged=False),
         Metric("serial_makespan_s", "s", "lower", 0.25, "The same, one after the other", judged=False),
         Metric("serial_sent_mib", "MiB", "lower", 0.25, "Memory sent, one after the other", judged=False),

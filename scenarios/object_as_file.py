@@ -19,8 +19,9 @@ from typing import cast
 from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet, UploadStyle
 from scenarios.leftovers import removed
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
+from scenarios.unlimited import RATIO
 
-_RANGE_BYTES = 1 << 20
+RANGE_BYTES = 1 << 20
 
 
 class ObjectAsFile:
@@ -31,7 +32,15 @@ class ObjectAsFile:
         Metric("copy_mib_s", "MiB/s", "higher", 0.3, "Copying within the store"),
         Metric("overwrite_s", "s", "lower", 0.3, "Replacing it by one of half the size"),
         Metric("delete_s", "s", "lower", 0.3, "Deleting it with its segments"),
-        Metric("retry_ratio", "ratio", "lower", 0.3, "Upload with broken segments against one without", judged=False),
+        Metric(
+            "retry_ratio",
+            "ratio",
+            "lower",
+            0.3,
+            "Upload with broken segments against one without",
+            judged=False,
+            no_limit=RATIO,
+        ),
     )
     parameters: tuple[Parameter, ...] = (
         Number("size_mib", 64, 2, 512 << 10, "MiB", "the size of the object"),
@@ -85,7 +94,7 @@ class _Asked:
 def _read(cell: Cell, asked: _Asked) -> None:
     end = min(asked.segment_mib, asked.size_mib // 2) << 20
     with asked.uploaded() as name:
-        cell.record("range_ms", asked.store.check_range(name, end - _RANGE_BYTES // 2, _RANGE_BYTES) * 1e3)
+        cell.record("range_ms", asked.store.check_range(name, end - RANGE_BYTES // 2, RANGE_BYTES) * 1e3)
 
 
 def _copy(cell: Cell, asked: _Asked) -> None:

@@ -10,9 +10,13 @@ from typing import Literal
 
 from scenarios.contract import Direction
 
-ProbeName = Literal["disk read", "disk write", "flush", "memory copy", "network"]
+ProbeName = Literal[
+    "disk read", "disk write", "small read", "small write", "flush", "memory copy", "network", "round trip"
+]
 
 STORAGE, OBSERVER = "storage", "observer"  # places that are no hosts: the object store's, and where uploads are made
+PLACES = {STORAGE: "the store", OBSERVER: "the upload client"}  # as pages call them
+OF_LINKS: tuple[ProbeName, ...] = ("network", "round trip")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,10 @@ class ProbeKind:
 KINDS: dict[ProbeName, ProbeKind] = {
     "disk read": ProbeKind("MiB/s", "higher", "Sequential reads of 1 MiB past all caches"),
     "disk write": ProbeKind("MiB/s", "higher", "Sequential writes of 1 MiB past all caches, the last flush included"),
+    "small read": ProbeKind("µs", "lower", "One 4 KiB read past all caches, the median of many"),
+    "small write": ProbeKind("µs", "lower", "One 4 KiB write past all caches, the median of many"),
     "flush": ProbeKind("µs", "lower", "One 4 KiB write and its flush, the median of many"),
-    "memory copy": ProbeKind("MiB/s", "higher", "Memory copied to memory by one thread"),
+    "memory copy": ProbeKind("MiB/s", "higher", "Memory copied to memory by all processors"),
     "network": ProbeKind("MiB/s", "higher", "Bytes over parallel TCP connections"),
+    "round trip": ProbeKind("µs", "lower", "One byte there and back over TCP, the quickest of many"),
 }

@@ -17,6 +17,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}=[0-9][A-Za-z0-9.+:~-]{0,80}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FACTORY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
+_SECTION = re.compile(r"DEFAULT|[a-z][a-z0-9_]{0,60}")
 _SETTING = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=: -]{0,400}")
 # What decides where a Swift server listens, as whom it runs, and what it is: the farm's, so that no two can clash
@@ -31,6 +32,10 @@ _SWIFT_FILTERS = {
 }  # fmt: skip
 _RESERVED = {"libraries"}  # the folder beside the components' own that all libraries lie in
 _MODULES = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
+
+
+# Deployer → the components it cannot do without
+NEEDED = {"swift": ("swift",), "openstack": ("nova", "keystone", "placement", "glance")}
 
 
 def _must(held: bool, message: str) -> None:
@@ -142,6 +147,18 @@ class SwiftSettings:
 
 
 @dataclass(frozen=True)
+class OpenStackSettings:
+    """`nova` holds settings of its services, as Nova's own manual names them: section, then option."""
+
+    nova: dict[str, dict[str, str | int | float | bool]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for section, settings in self.nova.items():
+            _must(bool(_SECTION.fullmatch(section)), f"nova.{section!r} is not a section's name")
+            _check_settings(settings)
+
+
+@dataclass(frozen=True)
 class GuestSettings:
     """The guests' virtual hardware and initramfs."""
 
@@ -199,7 +216,7 @@ class TestsSettings:
 @dataclass(frozen=True)
 class StackHead:
     name: str
-    deployer: Literal["swift"]
+    deployer: Literal["swift", "openstack"]
 
     def __post_init__(self) -> None:
         _must(
@@ -216,6 +233,7 @@ class Recipe:
     component: tuple[Component, ...]
     lock: str | None = None
     swift: SwiftSettings = SwiftSettings()
+    openstack: OpenStackSettings = OpenStackSettings()
     guest: GuestSettings = GuestSettings()
     disk: DiskSettings = DiskSettings()
     tests: TestsSettings | None = None
@@ -223,7 +241,8 @@ class Recipe:
     def __post_init__(self) -> None:
         names = [component.name for component in self.component]
         _must(len(set(names)) == len(names), "two components have the same name")
-        _must("swift" in names, "needs a component named 'swift'")
+        for name in NEEDED[self.stack.deployer]:
+            _must(name in names, f"needs a component named '{name}'")
         if self.tests is not None:
             _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
         if self.lock is not None:

@@ -13,6 +13,7 @@ to the segments exactly; the segments found to belong to nothing are as many as 
 from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Scenario, Sheet, Usage
 from scenarios.leftovers import removed
 from scenarios.parameters import Number, Parameter, Values, number
+from scenarios.unlimited import COUNT
 
 _SETTLED_S, _SETTLED_TIMEOUT_S = 0.3, 15.0  # containers hear of an object when it is stored, or a moment later
 _MANIFEST_BYTES = 1 << 10  # for each segment it names, at most
@@ -22,10 +23,30 @@ class UploadBilling:
     name = "upload_billing"
     version = 1
     metrics: tuple[Metric, ...] = (
-        Metric("billed_ratio", "ratio", "lower", 0.01, "Bytes billed against the object's", judged=False),
-        Metric("listed_ratio", "ratio", "lower", 0.01, "Bytes of all listings against the object's", judged=False),
-        Metric("left_by_overwrite", "segments", "lower", 0.1, "Segments left by what was replaced", judged=False),
-        Metric("orphans", "segments", "lower", 0.1, "Segments found of an upload given up", judged=False),
+        Metric(
+            "billed_ratio", "ratio", "lower", 0.01, "Bytes billed against the object's", judged=False, no_limit=COUNT
+        ),
+        Metric(
+            "listed_ratio",
+            "ratio",
+            "lower",
+            0.01,
+            "Bytes of all listings against the object's",
+            judged=False,
+            no_limit=COUNT,
+        ),
+        Metric(
+            "left_by_overwrite",
+            "segments",
+            "lower",
+            0.1,
+            "Segments left by what was replaced",
+            judged=False,
+            no_limit=COUNT,
+        ),
+        Metric(
+            "orphans", "segments", "lower", 0.1, "Segments found of an upload given up", judged=False, no_limit=COUNT
+        ),
     )
     parameters: tuple[Parameter, ...] = (
         Number("size_mib", 64, 2, 512 << 10, "MiB", "the size of the object"),

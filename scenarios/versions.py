@@ -38,7 +38,10 @@ _ON_HOSTS = (
 # its kernel is Debian's: another one is another image, whose digest identifies the series
 _GUEST = ("workers/guest*.py", "workers/guest/*", "workers/disk_image.py", "workers/system_image.py")
 # declarations and plumbing that every scenario shares; of these only the defaults decide a figure
-_SHARED = {"scenarios.contract", "scenarios.parameters", "scenarios.crossing", "scenarios.strict", "scenarios.recipe"}
+_SHARED = {
+    *("scenarios.contract", "scenarios.parameters", "scenarios.crossing", "scenarios.strict", "scenarios.recipe"),
+    "scenarios.unlimited",
+}
 _DEFAULTS = ("scenarios/contract.py", "scenarios/recipe.py")
 
 

@@ -30,7 +30,15 @@ class Wipe:
     metrics: tuple[Metric, ...] = (
         Metric("wipe_mib_s", "MiB/s", "higher", 0.25, "Speed of the wipe"),
         Metric("wipe_ms", "ms", "lower", 0.25, "Request to wiped", judged=False),
-        Metric("left_on_device_percent", "%", "lower", 0.1, "Still on the device underneath", judged=False),
+        Metric(
+            "left_on_device_percent",
+            "%",
+            "lower",
+            0.1,
+            "Still on the device underneath",
+            judged=False,
+            no_limit="it is read from the device, and 0 is none",
+        ),
     )
     parameters: tuple[Parameter, ...] = (
         Several("methods", METHODS, METHODS, "how it is wiped"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scenarios.contract import Beat, Cell, Disk, Host, Workload, WriteTimes
 
 BLOCKS, BLOCK_BYTES, PASSES = 128, 4096, 2
+STRIDE_BYTES = 64 << 10  # from the beginning of one block to that of the next
 READS = 32  # of blocks that nobody wrote, when the writes have ended
 TIMEOUT_S = 60.0
 TIMEOUT_PER_GUEST_S = 10.0  # on hosts with less processors than guests they take turns

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 
 from scenarios.contract import Failed
+from workers import clocks
 from workers.operations import operation
 
 _SO_TIMESTAMPNS = 35  # Linux, x86 and ARM; the socket module does not name it
@@ -23,7 +24,6 @@ _BEAT_NUMBERS, _WRITE_NUMBERS, _DISK_NUMBERS = 8, 7, 2
 _DATAGRAM_BYTES = 512
 _RECEIVE_BUFFER_BYTES = 4 << 20
 _STOP_S = 2.0
-_CLOCK_TRIES, _MOMENT_S = 5, 10e-6
 
 
 @dataclass
@@ -135,19 +135,10 @@ def _arrival_s(ancillary: list[tuple[int, int, bytes]]) -> float:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS and len(data) >= _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
-            monotonic_s, real_s = _clocks()
+            monotonic_s, real_s = clocks.at_one_moment(time.time)
             age_s: float = real_s - seconds - nanoseconds / 1e9
             return monotonic_s - age_s
     return time.monotonic()
-
-
-def _clocks() -> tuple[float, float]:
-    """The monotonic and the real clock at one moment: on a busy host something may come in between."""
-    for _ in range(_CLOCK_TRIES):
-        before_s, real_s, after_s = time.monotonic(), time.time(), time.monotonic()
-        if after_s - before_s < _MOMENT_S:
-            break
-    return (before_s + after_s) / 2, real_s
 
 
 _collectors: dict[int, _Collector] = {}

@@ -93,13 +93,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
-def started_s(pid: int) -> float | None:
-    """When the process was made, in seconds since the machine's start, to the end of a clock tick; None when gone."""
+def started_s(pid: int) -> tuple[float, float] | None:
+    """The clock tick in which the process was made, in seconds since the machine's start; None when it is gone."""
     try:
         fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
-    return (int(fields[19]) + 1) / _TICKS_PER_S
+    tick = int(fields[19])
+    return tick / _TICKS_PER_S, (tick + 1) / _TICKS_PER_S
 
 
 def read_bytes(pid: int) -> int:

@@ -72,6 +72,9 @@ class Walls:
     processes: int  # threads count too
     memory_mib: int  # address space of each process
     scratch_mib: int = 64  # each writable folder
+    shared: Mapping[str, Path] = field(default_factory=dict)  # folders that it shares with others, and may write
+    uid: int | None = None  # the user it runs as, where that is to be one that others know
+    groups: Sequence[int] = ()
 
 
 @dataclass
@@ -133,7 +136,7 @@ def start(
     `on_line` gets each line of its output, at most 8 KiB, in a thread of its own. The command's standard input is a
     pipe that closes when the worker dies. `run_dir` is an empty folder of the worker. Raises Failed (farm).
     """
-    uid = FIRST_UID + zlib.crc32(str(run_dir).encode()) % UIDS
+    uid = FIRST_UID + zlib.crc32(str(run_dir).encode()) % UIDS if walls.uid is None else walls.uid
     mounts = _prepare_disks(walls, run_dir)
     _write_texts(walls, run_dir, uid)
     with contextlib.ExitStack() as stack:
@@ -246,6 +249,8 @@ def _bwrap(
         command += ["--ro-bind", str(outside), inside]
     for inside, mount in mounts.items():
         command += ["--bind", str(mount), inside]
+    for inside, outside in walls.shared.items():
+        command += ["--bind", str(outside), inside]
     for name, value in {"PATH": "/usr/bin", "LANG": "C.UTF-8", **walls.environment, LEASE_VARIABLE: lease}.items():
         command += ["--setenv", name, value]
     return [*command, "--chdir", "/tmp", "--remount-ro", "/", "--"]
@@ -253,14 +258,24 @@ def _bwrap(
 
 def _parents(walls: Walls, mounts: Mapping[str, Path]) -> list[str]:
     """Every folder above something that is put inside, outermost first."""
-    inside = [*_SYSTEM_FOLDERS, *walls.folders, *walls.texts, *walls.writable, *mounts, "/etc/passwd", "/dev/null"]
+    inside = [
+        *_SYSTEM_FOLDERS,
+        *walls.folders,
+        *walls.shared,
+        *walls.texts,
+        *walls.writable,
+        *mounts,
+        "/etc/passwd",
+        "/dev/null",
+    ]
     return sorted({str(parent) for path in inside for parent in Path(path).parents if str(parent) != "/"})
 
 
 def _limits(walls: Walls, uid: int) -> list[str]:
+    groups = f"--groups={','.join(map(str, walls.groups))}" if walls.groups else "--clear-groups"
     return [
         "prlimit", f"--nproc={walls.processes}", f"--as={walls.memory_mib << 20}", "--core=0", "--nofile=4096",
-        "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all", "--ambient-caps=-all",
+        "setpriv", f"--reuid={uid}", f"--regid={uid}", groups, "--inh-caps=-all", "--ambient-caps=-all",
         "--bounding-set=-all", "--no-new-privs",
     ]  # fmt: skip
 

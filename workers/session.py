@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from scenarios import parameters
-from scenarios.contract import Failed, ScenarioError
+from scenarios.contract import Failed, ScenarioError, Unsupported
 from scenarios.crossing import (
     PROGRESS_MARK,
     SCHEMA,
@@ -45,9 +45,8 @@ from workers.hypervisors.qemu import QemuCluster
 from workers.limits import Limits
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
-from workers.objectstores.swift import SwiftStore
 from workers.sheet import Place, RoundSheet, Verification
-from workers.stacks import swift
+from workers.stacks import deployers, swift
 from workers.stacks.suites import SandboxedSuite
 from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
@@ -181,6 +180,7 @@ class _Run:
             fidelity=self.fidelity,
             load=load,
             sizes_mib={"base image": BASE_MIB},
+            store_disks=len(self.hypervisors.cluster.storage.disks),
         )
 
     def _read_hosts(self) -> dict[str, dict[str, Any]]:
@@ -235,29 +235,32 @@ class _Run:
         self._tell(f"block {block + 1}/{self.plan.blocks} · {planned.label} · deploy")
         try:
             with self._deployed(build, f"{block}-{position}") as deployment:
-                hosts = self.hypervisors.hosts(build.recipe.guest, build.recipe.disk, build.emulator)
+                run_dir = self._run_dir(f"{block}-{position}")
+                hosts = deployers.hosts_of(deployment, build, self.hypervisors, run_dir=run_dir, home=self.home)
                 turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
-                store = SwiftStore(deployment, self.hypervisors.observer, self.payload)
+                store = deployers.store_of(deployment, self.hypervisors, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
                     suite = self._suite(build, deployment, f"{block}-{position}-{number}")
                     bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
                     self._measure_round(planned, build, bench, place)
+        except Unsupported as error:
+            self._fail_all(planned, error, block, position)
         except Failed as error:
             if error.fault != "stack":
                 raise
             self._fail_all(planned, error, block, position)
 
     @contextlib.contextmanager
-    def _deployed(self, build: builds.Build, name: str) -> Iterator[swift.Deployment]:
-        """The revision's object store while it is up."""
+    def _deployed(self, build: builds.Build, name: str) -> Iterator[deployers.Deployment]:
+        """The revision's stack while it is up."""
         with self._spending("deploy"):
-            deployment = swift.deploy(
+            deployment = deployers.deploy(
                 build,
-                self.hypervisors.cluster.storage,
+                self.hypervisors,
                 lease=self.plan.session,
-                run_dir=self.folder / f"deployment-{name}",
-                software=self.home / "cache" / "software",
+                run_dir=self._run_dir(name),
+                home=self.home,
                 s3=any(scenario.params.get("style") == "s3" for scenario in self.plan.scenarios),
             )
         try:
@@ -266,11 +269,14 @@ class _Run:
             with self._spending("undeploy"):
                 deployment.undeploy()
             for server, text in deployment.logs().items():
-                self.bundle.add_log(f"swift-{name}-{server}.log", text)
+                self.bundle.add_log(f"{build.recipe.stack.deployer}-{name}-{server}.log", text)
 
-    def _suite(self, build: builds.Build, deployment: swift.Deployment, name: str) -> SandboxedSuite | None:
+    def _run_dir(self, name: str) -> Path:
+        return self.folder / f"deployment-{name}"
+
+    def _suite(self, build: builds.Build, deployment: deployers.Deployment, name: str) -> SandboxedSuite | None:
         """The stack's own tests, where its recipe names some."""
-        if build.tests is None:
+        if build.tests is None or not isinstance(deployment, swift.Deployment):
             return None
         return SandboxedSuite(
             build,

@@ -5,10 +5,10 @@ back, whatever the hypervisor says or hides of itself: hundreds of nanoseconds a
 """
 
 import ctypes
-import mmap
-import platform
 import time
 from collections.abc import Callable
+
+from workers.machine_code import function_of
 
 _TIMES = 200
 _READINGS = 5_000
@@ -29,14 +29,9 @@ _MANY_CPUIDS = bytes.fromhex(
 
 def trap_cost_ns() -> int | None:
     """Of one `cpuid`; None on processors without it, and where no memory may be executed."""
-    if platform.machine() != "x86_64":
+    many = function_of(_MANY_CPUIDS, None, ctypes.c_uint64)
+    if many is None:
         return None
-    try:
-        memory = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    except OSError:
-        return None
-    memory.write(_MANY_CPUIDS)
-    many = ctypes.CFUNCTYPE(None, ctypes.c_uint64)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
     quickest_ns = min(_took_ns(lambda: many(_TIMES)) for _ in range(_BATCHES))
     return round(quickest_ns / _TIMES)
 

@@ -23,7 +23,7 @@ from scenarios.crossing import (
     Sample,
     canonical_json,
 )
-from scenarios.probes import OBSERVER, STORAGE
+from scenarios.probes import OBSERVER, OF_LINKS, STORAGE
 from scenarios.registry import identifying_params
 from scenarios.strict import BadData, from_data
 
@@ -179,7 +179,7 @@ def _check_probes(probes: Sequence[Probe], plan: Plan) -> None:
         ends = {probe.at, probe.to} - {None}
         _must(ends <= places, f"{where}: {probe.kind} of {' and '.join(map(repr, sorted(map(str, ends))))}")
         linked = probe.to is not None and probe.to != probe.at
-        _must(linked if probe.kind == "network" else probe.to is None, f"{where}: {probe.kind} to {probe.to!r}")
+        _must(linked if probe.kind in OF_LINKS else probe.to is None, f"{where}: {probe.kind} to {probe.to!r}")
         _must(math.isfinite(probe.value) and probe.value > 0, f"{where}: {probe.kind} is {probe.value}")
         _must(0 <= probe.block <= plan.blocks, f"{where}: block {probe.block} is not in the plan")
         _check_time(probe.time, where)

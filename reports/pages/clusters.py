@@ -85,12 +85,12 @@ def _limits_chart(view: ClusterView, limits: Sequence[KnownLimit]) -> Markup | N
 
 
 def _reached(material: Material, view: ClusterView) -> list[Figure]:
-    """How much of what is possible the newest figure of each metric reached, where a limit is known."""
+    """The newest figure of each metric: how much of what is possible it reached, or why that is not known."""
     newest: dict[MeasuredMetric, Figure] = {}
     for figure in material.figures:  # by check-in, oldest first
-        if figure.cluster == view.name and figure.reached and figure.checkin.revision not in material.twins:
+        if figure.cluster == view.name and figure.n and figure.checkin.revision not in material.twins:
             newest[figure.metric] = figure
-    return list(newest.values())
+    return sorted(newest.values(), key=lambda figure: (figure.reached is None, figure.metric))
 
 
 def _void(samples: Any) -> list[dict[str, Any]]:

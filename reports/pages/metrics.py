@@ -53,7 +53,8 @@ def _content(material: Material, metric: MeasuredMetric) -> dict[str, Any]:
             for repository in sorted({figure.checkin.repository for figure in figures})
         ],
         "segments": segments,
-        "limited": any(figure.reached for figure in figures),
+        "limits": sorted({figure.reached.why for figure in figures if figure.reached}),
+        "unlimited": sorted({figure.no_limit for figure in figures if figure.no_limit}),
         "csv": f"data/metrics/{metric.slug}.csv",
     }
 

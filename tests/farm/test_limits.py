@@ -65,15 +65,32 @@ def test_more_than_possible_voids_the_metric_of_the_session_for_every_revision(f
     }
     void = held_samples(farmhouse.engine, EVERYTHING, session="s2", metric="answer_ms", revision=PARENT)
     assert set(void["void_reason"]) == {
-        "the session's median is 120 % of what is possible here: 2 s of CPU time ÷ 2 processors"
+        "a revision of this session is at 120 % of what is possible here: 2 s of CPU time ÷ 2 processors"
     }
     stored = queries.samples(farmhouse.engine, EVERYTHING, session="s2")
     assert stored["valid"].all()
 
 
-def test_single_samples_beyond_the_limit_are_never_picked_out(farmhouse: Farmhouse) -> None:
-    """One revision of three claims five times what is possible: the session's median does not, and all count."""
+def test_what_one_revision_cannot_have_done_voids_the_metric_for_all(farmhouse: Farmhouse) -> None:
+    """One revision of three claims five times what is possible: nobody is judged by it, and no other metric cares."""
     take_in(farmhouse, "s1", a_boot(2500.0, subject_ms=200.0))
+    take_in(farmhouse, "s2", a_boot(2500.0))
+    assert {place for place in states(farmhouse, scenario="boot") if not place[2]} == {("s1", "answer_ms", False)}
+    void = held_samples(farmhouse.engine, EVERYTHING, session="s1", metric="answer_ms")
+    assert len(set(void["revision"])) == 3
+
+
+def test_single_samples_beyond_the_limit_are_never_picked_out(farmhouse: Farmhouse) -> None:
+    """One block of three is beyond the possible: the revision's median is not, and all three count."""
+
+    def value(revision: str, scenario: str, metric: str, block: int) -> float:
+        return {"qemu_cpu_s": 2.0, "answer_ms": 200.0 if block == 1 else 2500.0}.get(metric, 900.0)
+
+    plan = a_plan(farmhouse.inventory["acorn"], "s1", blocks=3)
+    draft = Draft(plan, value=value)
+    for its in draft.facts["hosts"].values():
+        its["cores"] = "2"
+    farmhouse.take_in(plan, draft)
     assert all(valid for _, _, valid in states(farmhouse))
 
 

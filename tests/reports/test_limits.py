@@ -15,6 +15,7 @@ def test_a_cluster_shows_its_limits_and_what_is_reached(judged_site: Path) -> No
     assert "flush h1 110 µs" in told
     assert "s of CPU time ÷ 2 processors" in told
     assert "the store's disks 600 MiB/s ÷ 3 replicas" in told
+    assert "no limit: it is a ratio of two figures, each with a limit of its own or none" in told
     assert "history-example window 2 of 240, canary 0 of 60" in told
 
 
@@ -23,7 +24,7 @@ def test_figures_stand_beside_their_share(judged_site: Path) -> None:
     assert "limit known: figures say how much" in boot
     assert "% of limit" in boot
     create = words_of(judged_site / "metrics" / f"boot-vmm_ms-v{VERSION['boot']}.html")
-    assert "limit none is known" in create
+    assert "limit no limit: how much of the boot's work is done by then nobody tells" in create
     assert "% of limit" not in create
     assert "% of limit" in words_of(judged_site / "compare" / "acorn..birch.html")
 

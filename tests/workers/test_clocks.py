@@ -1,5 +1,6 @@
 """Clocks that jump are noticed, and void what their hosts took part in; drift and uncertainty are no jump."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.workers.test_sheet import sheet
-from workers.clocks import Clock, jump_s, told_jumps
+from workers.clocks import Clock, at_one_moment, jump_s, told_jumps
 from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.qemu import QemuCluster
 
@@ -66,3 +67,17 @@ def test_what_a_distrusted_host_took_part_in_is_void_by_fault_of_its_donor() -> 
         ("failed", "donor"),
         ("measured", None),
     ]
+
+
+def test_a_clock_that_came_late_once_is_read_again() -> None:
+    """As when the host does something else between two readings."""
+    readings: list[int] = []
+
+    def tell() -> int:
+        if not readings:
+            time.sleep(0.5)
+        readings.append(len(readings))
+        return readings[-1]
+
+    _, told = at_one_moment(tell)
+    assert told > 0

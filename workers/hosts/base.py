@@ -12,6 +12,17 @@ from typing import Protocol
 from workers.agent import AgentLink
 
 
+@dataclass(frozen=True)
+class Nearby:
+    """What the worker's machine can reach of a host that is made of it."""
+
+    network_namespace: Path  # for `nsenter --net=`
+    libvirt_dir: Path  # holds the socket of its libvirtd
+    libvirt_gid: int  # the group that may use that
+    shared_dir: Path  # what the host has at its own `shared_dir`
+    peers: str  # libvirt's URI of another host as this one's libvirtd reaches it; `%s` stands for that host's name
+
+
 class Host(Protocol):
     """One lent machine with a hypervisor.
 
@@ -68,6 +79,10 @@ class Host(Protocol):
     @property
     def console_dir(self) -> Path:
         """Writable for `guest_uid`; files are named after their guest, and swept by that name."""
+
+    @property
+    def nearby(self) -> Nearby | None:
+        """None where the host is a machine of its own."""
 
     def agent(self, lease: str) -> AgentLink:
         """Start an agent on this host that carries the mark of the session `lease`. The caller closes it."""

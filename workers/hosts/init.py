@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GUEST_UID = 64055  # QEMU's user and group, as Debian numbers them; libvirtd insists that the name exists
+LIBVIRT_GID = 64056  # may talk to libvirtd; no guest's VMM is in it
 WORK_DIR = Path("/srv/work")
 SHARED_DIR = Path("/srv/shared")
 CONSOLE_DIR = Path("/srv/console")
@@ -148,7 +149,8 @@ def _write_etc(host: Specification, etc: Path) -> None:
         shutil.copyfile(Path("/etc", name), etc / name)
     users = {"root": 0, "libvirt-qemu": GUEST_UID, "nobody": 65534}
     (etc / "passwd").write_text("".join(f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n" for name, uid in users.items()))
-    (etc / "group").write_text("".join(f"{name}:x:{uid}:\n" for name, uid in users.items()))
+    groups = {**users, "libvirt": LIBVIRT_GID}
+    (etc / "group").write_text("".join(f"{name}:x:{gid}:\n" for name, gid in groups.items()))
     (etc / "hosts").write_text(f"127.0.0.1 localhost\n{host.address} {host.hostname}\n")
     (etc / "hostname").write_text(f"{host.hostname}\n")
     (etc / "resolv.conf").write_text("")
@@ -163,7 +165,8 @@ def libvirtd_conf(host: Specification) -> str:
 listen_tls = 0
 listen_tcp = 0
 auth_unix_rw = "none"
-unix_sock_rw_perms = "0700"
+unix_sock_group = "libvirt"
+unix_sock_rw_perms = "0770"
 unix_sock_ro_perms = "0700"
 host_uuid = "{host.uuid}"
 max_clients = 100
@@ -172,7 +175,10 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 
 
 def qemu_conf(host: Specification) -> str:
-    """QEMU unprivileged, and without what systemd, udev or virtlogd would have to be there for."""
+    """QEMU unprivileged, and without what systemd, udev or virtlogd would have to be there for.
+
+    A libvirt that knows no `shared_filesystems` takes no heed of it, and calls moves over the shared folder unsafe.
+    """
     return f"""\
 user = "+{GUEST_UID}"
 group = "+{GUEST_UID}"
@@ -185,6 +191,7 @@ stdio_handler = "file"
 migration_host = "{host.address}"
 migration_address = "{host.address}"
 memory_backing_dir = "{ROOM_DIR}"
+shared_filesystems = ["{SHARED_DIR}"]
 """
 
 

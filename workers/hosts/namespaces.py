@@ -27,7 +27,7 @@ from workers import processes
 from workers.agent import AgentLink
 from workers.deadline import within
 from workers.hosts import init, links
-from workers.hosts.base import ClusterHosts, Storage
+from workers.hosts.base import ClusterHosts, Nearby, Storage
 from workers.loops import loops_of
 from workers.marks import known_prefixes, live_sessions
 
@@ -63,6 +63,7 @@ class LocalHost:
     zone: str
     address: str
     pid: int  # of its first process, as seen from this machine
+    nearby: Nearby
     bridge: str = "br0"
     wire: str = "eth0"
     room_mib: int = _ROOM_MIB
@@ -373,7 +374,14 @@ class LocalCluster:
 
     def _local_host(self, planned: PlannedHost, pid: int) -> LocalHost:
         index = self._planned.hosts.index(planned)
-        return LocalHost(planned.name, planned.zone, _address(index), pid)
+        nearby = Nearby(
+            Path(links.namespace_path(pid)),
+            self.folder / "hosts" / planned.name / "run",
+            init.LIBVIRT_GID,
+            self.folder / "shared",
+            f"qemu+unix:///system?socket={init.PEERS_DIR}/%s/{init.SOCKET_NAME}",
+        )
+        return LocalHost(planned.name, planned.zone, _address(index), pid, nearby)
 
     # -- ending -------------------------------------------------------------------------------------------------
 

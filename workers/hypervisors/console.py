@@ -13,17 +13,22 @@ _lock = threading.Lock()
 
 
 @operation
-def wait_for(path: str, word: str, limit_s: float) -> float | None:
-    """The host's monotonic time when `word` stands in the file; None after `limit_s` or `end_wait`."""
+def wait_for(path: str, word: str, limit_s: float) -> tuple[float, float] | None:
+    """The host's monotonic time when `word` was not in the file yet, and then when it was.
+
+    None after `limit_s` or `end_wait`.
+    """
     with _lock:
         end = _ends.setdefault(path, threading.Event())
     deadline_s = time.monotonic() + limit_s
-    wanted, seen = word.encode(), b""
+    wanted, seen, missed_s = word.encode(), b"", time.monotonic()
     try:
         while not end.wait(_POLL_S) and time.monotonic() < deadline_s:
+            looked_s = time.monotonic()
             seen += _read_from(Path(path), len(seen))
             if wanted in seen:
-                return time.monotonic()
+                return missed_s, time.monotonic()
+            missed_s = looked_s
         return None
     finally:
         with _lock:

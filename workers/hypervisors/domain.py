@@ -73,11 +73,14 @@ def command_line(
     has_disk: bool,
     extra: str = "",
     ours: str = BOOT_ARGUMENTS,
+    counter_khz: int | None = None,
 ) -> str:
     """The kernel's command line: ours, the recipe's, and what `guest/init.c` is told.
 
-    `address` is the guest's with its prefix (10.0.0.9/24), `observer` a host and UDP port (10.0.0.1:5000).
+    `address` is the guest's with its prefix (10.0.0.9/24), `observer` a host and UDP port (10.0.0.1:5000);
+    `counter_khz` how fast its processor counts, which it else has to find out (`workers/counter.py`).
     """
+    clock = [] if counter_khz is None else [f"tsc_early_khz={counter_khz}"]
     told = [f"farm.nonce={nonce}", f"farm.address={address}", f"farm.observer={observer}"]
     if workload.memory_mib:
         told += [f"farm.memory_mib={workload.memory_mib}", f"farm.pages_per_s={workload.pages_per_s}"]
@@ -88,7 +91,7 @@ def command_line(
     if has_disk and workload.write_test_blocks:
         told.append(f"farm.write_blocks={workload.write_test_blocks}")
         told += [f"farm.write_offset={workload.write_test_offset}"] if workload.write_test_offset else []
-    return " ".join([*ours.split(), *extra.split(), *told])
+    return " ".join([*ours.split(), *clock, *extra.split(), *told])
 
 
 def uuid_of(name: str) -> str:

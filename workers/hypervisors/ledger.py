@@ -4,7 +4,7 @@ import re
 import time
 from pathlib import Path
 
-from workers import processes
+from workers import clocks, processes
 from workers.operations import operation
 
 _POLL_S = 0.003
@@ -13,22 +13,25 @@ _DAEMONS = {"libvirtd", "virtqemud"}
 
 
 @operation
-def started_s(guest: str) -> float | None:
+def started_s(guest: str) -> tuple[float, float] | None:
     """When the guest's VMM process was made, on the host's monotonic clock; None when there is none.
 
-    The kernel keeps it in ticks (10 ms, mostly): this is the end of its tick.
+    The kernel keeps it in ticks (10 ms, mostly): the beginning and the end of its tick.
     """
     pids = processes.guests().get(guest)
-    since_boot_s = processes.started_s(pids[0]) if pids else None
-    if since_boot_s is None:
+    tick_s = processes.started_s(pids[0]) if pids else None
+    if tick_s is None:
         return None
-    return since_boot_s - (time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic())
+    monotonic_s, boot_s = clocks.at_one_moment(lambda: time.clock_gettime(time.CLOCK_BOOTTIME))
+    began_s, ended_s = (since_boot_s - (boot_s - monotonic_s) for since_boot_s in tick_s)
+    return began_s, ended_s
 
 
 @operation
 def monotonic_s(real_s: float) -> float:
     """A time of the host's calendar clock, a moment ago, on its monotonic clock."""
-    return time.monotonic() - (time.time() - real_s)
+    now_s, now_real_s = clocks.at_one_moment(time.time)
+    return now_s - (now_real_s - real_s)
 
 
 @operation

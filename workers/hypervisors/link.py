@@ -21,6 +21,7 @@ class HostLink:
     agent: AgentLink
     connection: libvirt.virConnect
     clock: clocks.Clock
+    counter_khz: int | None  # how fast its processor counts, where that is known
     base: disks.Base
     first_runs: FirstRuns
 

@@ -126,12 +126,13 @@ class QemuCluster:
     def _link(self, host: hosts_base.Host, exits: contextlib.ExitStack) -> HostLink:
         agent = exits.enter_context(host.agent(self.session))
         clock = clocks.compare(agent, self.observer)
+        counter_khz = agent.call("counter.khz", timeout_s=_CALL_TIMEOUT_S)
         connection = ask(f"connect to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: libvirt.open(host.uri))
         made = agent.call("volumes.base.make_base", timeout_s=_SEND_TIMEOUT_S, folder=str(host.work_dir), mib=BASE_MIB)
         base = disks.Base(Path(made["path"]), made["digest"])
         runs = ask(f"listen to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))
         exits.callback(_stop_listening, host.name, runs)
-        return HostLink(host, agent, connection, clock, base, runs)
+        return HostLink(host, agent, connection, clock, counter_khz, base, runs)
 
     def work_dir(self, host: hosts_base.Host) -> Path:
         return host.work_dir / "sessions" / self.session

@@ -20,6 +20,7 @@ from scenarios.contract import (
     FetchReport,
     MigrationReport,
     MigrationStyle,
+    Moment,
     Stages,
     System,
     Workload,
@@ -60,6 +61,7 @@ _LOOK_EVERY_S = 5.0
 _PLAIN_STYLE = MigrationStyle()
 _INIT_WORD = "FARM-INIT\r\n"
 _READY_WORD = "FARM-READY"
+_CLOCK_CORRECTION = 0.01  # by more a kernel does not correct the rate that it was told its clock runs at
 _STAGE_LIMIT_S = 2.0  # what a guest did before it answered is known soon after, or not at all
 
 
@@ -102,7 +104,7 @@ class QemuGuest:
         self._running_s: float | None = None
         self._answer: Beat | None = None
         self._answered_s: float | None = None
-        self._init_at_s: float | None = None
+        self._init_seen: tuple[float, float] | None = None
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
 
@@ -125,8 +127,7 @@ class QemuGuest:
     def start(self, *, ledger: bool = False) -> float:
         xml = self.xml()
         if ledger:
-            self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
-            self._init_thread.start()
+            self._watch()
         self._requested_s = self.cluster.now_s()
         self._domain = ask(
             f"start guest {self.name} on {self._link.name}",
@@ -135,6 +136,10 @@ class QemuGuest:
         )
         self._running_s = self.cluster.now_s()
         return self._requested_s
+
+    def _watch(self) -> None:
+        self._init_thread = threading.Thread(target=self._watch_init, daemon=True, name=f"{self.name}: init")
+        self._init_thread.start()
 
     def fetch(self) -> FetchReport:
         return self._source.fetch(self.cluster.observer, self.cluster.cluster.observer.address)
@@ -209,46 +214,61 @@ class QemuGuest:
             raise Failed("farm", f"guest {self.name} was not started, or has not answered")
         if self._init_thread is None:
             raise Failed("farm", f"guest {self.name}: no ledger was kept")
-        kernel_s, userspace_s = self._stages_by_its_own_clock(self._answer) if self._answer else (None, None)
+        kernel, userspace = self._stages_by_its_own_clock(self._answer) if self._answer else (None, None)
         return Stages(
             requested_s=self._requested_s,
-            process_s=self._sure(self._process_s()),
-            vcpu_s=self._sure(self._vcpu_s()),
+            process=self._process(),
+            vcpu=self._vcpu(),
             running_s=self._running_s,
-            kernel_s=kernel_s,
-            init_s=self._sure(self._init_s(self._init_thread)),
-            userspace_s=userspace_s,
+            kernel=kernel,
+            init=self._init(self._init_thread),
+            userspace=userspace,
             answer_s=self._answered_s,
         )
 
-    def _sure(self, at_s: float | None) -> float | None:
-        """A time of the host's clock, unless the clocks' bound makes the time since the request mean nothing."""
+    def _moment(self, earliest_s: float, latest_s: float) -> Moment | None:
+        """The later time, of the host's clock, unless the clocks' bound makes the time since the request mean nothing.
+
+        It was not before the earlier one.
+        """
         assert self._requested_s is not None
-        told = at_s is not None and abs(at_s - self._requested_s) >= clocks.SURE_BOUNDS * self._link.clock.bound_s
-        return at_s if told else None
+        at_s, bound_s = self._link.observed_s(latest_s), self._link.clock.bound_s
+        if abs(at_s - self._requested_s) < clocks.SURE_BOUNDS * bound_s:
+            return None
+        return Moment(at_s, self._link.observed_s(earliest_s) - bound_s, at_s + bound_s)
 
-    def _process_s(self) -> float | None:
-        at_s = self._ledger("started_s", guest=self.name)
-        return None if at_s is None else self._link.observed_s(at_s)
+    def _process(self) -> Moment | None:
+        tick: tuple[float, float] | None = self._ledger("started_s", guest=self.name)
+        return None if tick is None else self._moment(*tick)
 
-    def _vcpu_s(self) -> float | None:
+    def _vcpu(self) -> Moment | None:
         real_s = self._link.first_runs.of(self.name, _STAGE_LIMIT_S)
-        return None if real_s is None else self._link.observed_s(self._ledger("monotonic_s", real_s=real_s))
+        if real_s is None:
+            return None
+        at_s = self._ledger("monotonic_s", real_s=real_s)
+        return self._moment(at_s, at_s)
 
-    def _init_s(self, watching: threading.Thread) -> float | None:
+    def _init(self, watching: threading.Thread) -> Moment | None:
         watching.join(_STAGE_LIMIT_S)
         if self._init_error is not None:
             raise self._init_error
-        return self._init_at_s
+        return None if self._init_seen is None else self._moment(*self._init_seen)
 
-    def _stages_by_its_own_clock(self, answer: Beat) -> tuple[float | None, float | None]:
-        """When its kernel's clock began and its user space was ready: that long before the answer arrived."""
+    def _stages_by_its_own_clock(self, answer: Beat) -> tuple[Moment | None, Moment | None]:
+        """When its kernel's clock began and its user space was ready: that long before the answer arrived.
+
+        It sent the answer after it was ready, and read its clock after that: perhaps much later, on a busy host.
+        """
         words = f"{_READY_WORD} {self.nonce}"
         told = self._ledger("told", path=str(self._console_path()), words=words, limit_s=_STAGE_LIMIT_S)
-        if told is None or answer.sequence != 0:  # the answer that its clock was read at was lost on its way
+        # None, too, when the answer that its clock was read at was lost on its way, or it had to guess its clock's rate
+        if told is None or answer.sequence != 0 or self._link.counter_khz is None:
             return None, None
-        ready_us, answered_us = told
-        return answer.at_s - answered_us / 1e6, answer.at_s - (answered_us - ready_us) / 1e6
+        ready_s, answered_s = (microseconds / 1e6 for microseconds in told)
+        began_s, error_s = answer.at_s - answered_s, answered_s * _CLOCK_CORRECTION
+        kernel = Moment(began_s, began_s - error_s, answer.at_s - ready_s + error_s)
+        userspace = Moment(began_s + ready_s, began_s + ready_s - error_s, answer.at_s)
+        return kernel, userspace
 
     def _ledger(self, operation: str, **arguments: Any) -> Any:
         return self._link.agent.call(f"hypervisors.ledger.{operation}", timeout_s=_CALL_TIMEOUT_S, **arguments)
@@ -413,6 +433,7 @@ class QemuGuest:
                 has_disk=self._disk is not None,
                 extra=revision.guest.kernel_arguments,
                 ours=self._source.sent.our_arguments,
+                counter_khz=self._link.counter_khz,
             ),
             bridge=host.bridge,
             console=self._console_path(),
@@ -431,7 +452,7 @@ class QemuGuest:
 
     def _watch_init(self) -> None:
         try:
-            at_s = self._link.agent.call(
+            self._init_seen = self._link.agent.call(
                 "hypervisors.console.wait_for",
                 timeout_s=_INIT_LIMIT_S + _CALL_TIMEOUT_S,
                 path=str(self._console_path()),
@@ -440,9 +461,6 @@ class QemuGuest:
             )
         except contract.ScenarioError as error:
             self._init_error = error
-            return
-        if at_s is not None:
-            self._init_at_s = self._link.observed_s(at_s)
 
     def _is_alive_on(self, link: HostLink) -> bool:
         return self.name in link.agent.call("basics.guests", timeout_s=_CALL_TIMEOUT_S)

@@ -80,13 +80,18 @@ class QemuHost:
             raise Unsupported(
                 f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
             )
-        guest = QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload, reserved, system)
+        guest = self.new_guest(settings, nonce, disk, workload, reserved, system)
         guest.enter()
         try:
             guest.prepare()
             yield guest
         finally:
             guest.remove()
+
+    def new_guest(
+        self, settings: GuestSettings, nonce: str, disk: Disk | None, workload: Workload, reserved: bool, system: System
+    ) -> QemuGuest:
+        return QemuGuest(self, settings, nonce, cast(disks.AgentDisk | None, disk), workload, reserved, system)
 
     def system_digest(self, system: System) -> str:
         return self.cluster.systems.get(system, self.revision.guest).digest

@@ -4,12 +4,9 @@ One proxy, account, container and object server (each with the recipe's number o
 updater or replicator runs: they would measure themselves.
 """
 
-import collections
 import json
 import os
 import secrets
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,18 +16,21 @@ from workers import sandbox
 from workers.builds import Build
 from workers.hosts.base import Storage
 from workers.stacks import swift_conf
+from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Services
 from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
-LOG_LINES = 1000  # of each server, the last ones
 _RING_BYTES = 8 << 20
 
 _SERVERS = ("proxy", "account", "container", "object")
 _HERE = Path(__file__).resolve().parent
-_PROGRAMS = {"/farm/supervisor.py": _HERE.parent / "supervisor.py", "/farm/swift_rings.py": _HERE / "swift_rings.py"}
 _TEST_CONF = f"{swift_conf.SWIFT_DIR}/test.conf"
-_JOB = "/etc/farm/job.json"
-_PYTHON = "/usr/bin/python3"
+_PROGRAMS = {**SUPERVISOR, "/farm/swift_rings.py": _HERE / "swift_rings.py"}
+_TITLES = {
+    **{kind: f"{kind} server" for kind in (*_SERVERS, "s3")},
+    "prepare": "rings",
+    "memcached": "memcached",
+}
 _MEMORY_MIB = 4096  # address space of one server, most of it never touched
 # eventlet's pool of threads for disk access, and a little
 _THREADS_PER_WORKER = 24
@@ -49,11 +49,7 @@ class Deployment:
         self.settings = settings
         self.replicas = settings.replicas
         self.disks = disks
-        self._sandbox: sandbox.Sandbox | None = None
-        self._logs: dict[str, collections.deque[str]] = {}
-        self._changed = threading.Condition()
-        self._ready = False
-        self._ended: dict[str, int] = {}
+        self._services = Services("swift", _TITLES, ready_timeout_s=READY_TIMEOUT_S)
 
     def __enter__(self) -> "Deployment":
         return self
@@ -64,15 +60,15 @@ class Deployment:
     @property
     def mounts(self) -> Mapping[str, Path]:
         """Disk's name (`d1` …) → where the worker sees its file system."""
-        return {Path(inside).name: path for inside, path in self._running().mounts.items()}
+        return {Path(inside).name: path for inside, path in self._services.running().mounts.items()}
 
     def server_cpu_s(self) -> float:
         """CPU seconds of all its processes so far, read from outside."""
-        return self._running().cpu_s()
+        return self._services.running().cpu_s()
 
     def object_ring(self) -> bytes:
         """The file that says which disks a name lands on, as it is. Raises Failed (stack)."""
-        content = self._running().read(f"{swift_conf.SWIFT_DIR}/object.ring.gz", _RING_BYTES)
+        content = self._services.running().read(f"{swift_conf.SWIFT_DIR}/object.ring.gz", _RING_BYTES)
         if content is None:
             raise Failed("stack", "the store has no file of its object ring")
         return content
@@ -83,72 +79,15 @@ class Deployment:
 
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""
-        with self._changed:
-            return {name: "\n".join(lines) for name, lines in self._logs.items()}
+        return self._services.logs()
 
     def undeploy(self) -> None:
         """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm)."""
-        if self._sandbox is not None:
-            self._sandbox.end()
-            self._sandbox = None
+        self._services.end()
 
     def start(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
         """Run it behind `walls` until it is ready. Raises Failed: stack when it does not get ready."""
-        command = [_PYTHON, "-I", "/farm/supervisor.py", _JOB]
-        self._sandbox = sandbox.start(walls, command, lease=lease, run_dir=run_dir, on_line=self._take)
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.undeploy()
-            raise
-
-    def _running(self) -> sandbox.Sandbox:
-        if self._sandbox is None:
-            raise Failed("farm", "the object store is not deployed any more")
-        return self._sandbox
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + READY_TIMEOUT_S
-        with self._changed:
-            while not self._ready and not self._ended:
-                if not self._running().alive():
-                    raise Failed("stack", f"swift ended (at: deployment): {self._last_words('sandbox')}")
-                if time.monotonic() > deadline:
-                    raise Failed(
-                        "stack",
-                        f"swift is not ready after {READY_TIMEOUT_S:.0f} s (at: deployment): {self._last_words()}",
-                    )
-                self._changed.wait(0.2)
-            for name, status in self._ended.items():
-                where = "swift's rings" if name == "prepare" else f"swift's {name} server"
-                raise Failed("stack", f"{where} ended with {status} (at: deployment): {self._last_words(name)}")
-
-    def _last_words(self, *names: str) -> str:
-        lines = [line for name in names or tuple(self._logs) for line in list(self._logs.get(name, ()))[-3:]]
-        return " | ".join(lines)[-600:] or "nothing was said"
-
-    def _take(self, line: bytes) -> None:
-        """One line of the supervisor's; whatever else comes is kept as the sandbox's own words."""
-        try:
-            message = json.loads(line)
-            known = isinstance(message, dict)
-        except (ValueError, RecursionError):
-            known = False
-        with self._changed:
-            if not known:
-                self._keep("sandbox", line.decode("utf-8", "replace"))
-            elif "line" in message:
-                self._keep(str(message.get("from")), str(message["line"]))
-            elif "ended" in message:
-                self._ended[str(message["ended"])] = int(str(message.get("status", -1)).lstrip("-") or 0)
-            elif message.get("ready") is True:
-                self._ready = True
-            self._changed.notify_all()
-
-    def _keep(self, name: str, line: str) -> None:
-        source = name if name in (*_SERVERS, "s3", "prepare", "memcached") else "sandbox"
-        text = "".join(letter for letter in line if letter.isprintable() or letter == "\t")
-        self._logs.setdefault(source, collections.deque(maxlen=LOG_LINES)).append(text)
+        self._services.start(walls, lease=lease, run_dir=run_dir)
 
 
 def deploy(
@@ -176,7 +115,7 @@ def _walls(build: Build, storage: Storage, place: swift_conf.Place, software: Pa
     settings = build.recipe.swift
     components = {f"/code/{name}": folder for name, folder in build.code.items()}
     path = [*(inside for inside in components if inside != "/code/swift"), "/code/swift", "/code/libraries"]
-    texts = swift_conf.configuration(settings, place) | {_JOB: json.dumps(_job(settings, place, len(storage.disks)))}
+    texts = swift_conf.configuration(settings, place) | {JOB: json.dumps(_job(settings, place, len(storage.disks)))}
     return sandbox.Walls(
         network_namespace=storage.network_namespace,
         folders={
@@ -200,7 +139,7 @@ def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[s
     services = {
         # by this interpreter: the programs' first lines name the one that unpacked them
         kind: [
-            _PYTHON,
+            PYTHON,
             "-W",
             "ignore",
             f"/code/swift/bin/swift-{kind}-server",
@@ -212,11 +151,11 @@ def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[s
     ready = {"proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]}
     if place.s3:
         program = "/code/swift/bin/swift-proxy-server"
-        services["s3"] = [_PYTHON, "-W", "ignore", program, f"{swift_conf.SWIFT_DIR}/s3-server.conf", "-v"]
+        services["s3"] = [PYTHON, "-W", "ignore", program, f"{swift_conf.SWIFT_DIR}/s3-server.conf", "-v"]
         ready["s3"] = [place.address, swift_conf.S3_PORT, "/healthcheck"]
     backends = {kind: ["127.0.0.1", port, "/healthcheck"] for kind, port in PORTS.items()}
     return {
-        "prepare": [[_PYTHON, "-W", "ignore", *rings]],
+        "prepare": [[PYTHON, "-W", "ignore", *rings]],
         "services": {"memcached": memcached, **services},
         "ready": {**backends, **ready},
     }

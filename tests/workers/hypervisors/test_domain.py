@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,12 @@ def test_the_guest_is_told_its_workload(workload: Workload, has_disk: bool, told
     )
     known = ["farm.nonce=n1", "farm.address=10.0.0.9/24", "farm.observer=10.0.0.1:7"]
     assert line.split() == [*BOOT_ARGUMENTS.split(), "debug", *known, *told]
+
+
+def test_the_guest_is_told_how_fast_its_processor_counts() -> None:
+    told: dict[str, Any] = {"nonce": "n1", "address": "10.0.0.9/24", "observer": "10.0.0.1:7"}
+    line = command_line(**told, workload=Workload(), has_disk=False, ours="", counter_khz=2_300_000)
+    assert line.split()[0] == "tsc_early_khz=2300000"
 
 
 def test_names_make_identities_of_their_own() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.hypervisors import console as consoles
 from workers.hypervisors import ledger
 
 WORDS = "FARM-READY abc"
@@ -47,3 +48,18 @@ def test_a_line_is_waited_for(console: Path) -> None:
 def test_a_guest_that_is_not_there_has_no_process(console: Path) -> None:
     assert ledger.started_s("farm-0123456789ab-1") is None
     assert ledger.last_cpu_s("farm-0123456789ab-1", 0.0) == 0.0
+
+
+def test_a_word_was_written_between_two_looks(console: Path) -> None:
+    written_s = []
+
+    def speak() -> None:
+        time.sleep(0.1)
+        console.write_text("before WORD\n")
+        written_s.append(time.monotonic())
+
+    threading.Thread(target=speak).start()
+    seen = consoles.wait_for(str(console), "WORD", 10.0)
+    assert seen is not None
+    assert seen[0] < written_s[0] < seen[1] + 0.1  # our own note of it may be late
+    assert consoles.wait_for(str(console), "ANOTHER", 0.01) is None

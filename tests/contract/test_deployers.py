@@ -1,0 +1,108 @@
+"""What every deployer must do: bring its stack up so that it answers, and take all of it down, killed or not."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scenarios.crossing import PlannedCluster, canonical_json, to_data
+from tests.helpers.deployments import Deployment, deployed
+from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster, wait_for
+from workers import processes
+from workers.hosts.base import ClusterHosts
+from workers.hosts.namespaces import LocalCluster
+from workers.loops import loops_of
+from workers.marks import SessionMark
+from workers.stacks import openstack
+from workers.sweep import sweep
+
+pytestmark = pytest.mark.machine
+
+STACKS = ("swift", "openstack")
+MEMORY_LIMIT_MIB = 3072
+
+
+@pytest.fixture(scope="module")
+def planned() -> PlannedCluster:
+    return replace(planned_cluster("deployers", "local:backports"), storage_disks=4)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    for name in ("cache", "venv"):
+        (home / name).symlink_to(FARM_HOME / name)
+    return home
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path, planned: PlannedCluster) -> Iterator[ClusterHosts]:
+    local = LocalCluster(home, planned)
+    try:
+        yield local.up()
+    finally:
+        local.down()
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_stack_comes_up_answers_and_goes(cluster: ClusterHosts, home: Path, stack: str) -> None:
+    with SessionMark(cluster.folder, f"{stack}-session") as mark, cluster.observer.agent(mark.session) as observer:
+        with deployed(stack, cluster, mark, observer, home) as deployment:
+            assert answers(deployment, cluster)
+            assert deployment.server_cpu_s() > 0
+            assert 0 < memory_mib(mark.session) < MEMORY_LIMIT_MIB
+        deployment.undeploy()  # again, at no harm
+        assert left_of(mark.session) == []
+        assert all(deployment.logs().values())
+    assert loops_left(cluster) == []
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_nothing_stays_of_a_session_that_is_killed(
+    cluster: ClusterHosts, home: Path, planned: PlannedCluster, stack: str
+) -> None:
+    session = f"{stack}-killed"
+    command = ["tests.helpers.deployed_session", str(home), canonical_json(to_data(planned)), session, stack]
+    with subprocess.Popen([sys.executable, "-m", *command], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as killed:
+        try:
+            assert killed.stdout is not None
+            assert killed.stdout.readline() == "ready\n"
+            assert left_of(session) != []
+        finally:
+            killed.kill()
+    assert wait_for(lambda: left_of(session) == [])
+    sweep(cluster)
+    assert loops_left(cluster) == []
+    assert not (cluster.folder / "sessions" / session).exists()
+    assert not (cluster.folder / "shared" / "sessions" / session).exists()
+
+
+def answers(deployment: Deployment, cluster: ClusterHosts) -> bool:
+    if isinstance(deployment, openstack.Deployment):
+        return deployment.client.computes_up() == {host.name for host in cluster.hosts}
+    with cluster.observer.agent("asking") as observer:
+        url = f"http://{deployment.address}:{deployment.port}/info"
+        told = observer.call("stacks.api.request", timeout_s=30, method="GET", url=url, headers={}, limit_s=20)
+    return "swift" in json.loads(told["text"])
+
+
+def loops_left(cluster: ClusterHosts) -> list[str]:
+    return [loop for place in (cluster.folder / "sessions", *cluster.storage.disks) for loop in loops_of(place)]
+
+
+def left_of(session: str) -> list[list[str]]:
+    """Command lines of what runs for the session, agents apart."""
+    lines = [processes.command_line(pid) for pid in processes.marked(processes.LEASE_VARIABLE, [session])]
+    return [line for line in lines if line and "workers.agent" not in line]
+
+
+def memory_mib(session: str) -> float:
+    """Of all its processes; what they share is counted once."""
+    pids = processes.marked(processes.LEASE_VARIABLE, [session])
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("Pss:")]
+    return sum(int(line.split()[1]) for line in lines) / 1024

@@ -1,0 +1,281 @@
+"""Guests through Nova's API: what scenarios ask of a host and a guest, where that host is a compute of Nova's.
+
+Nova decides, libvirt is only looked at: what is told of a guest beside Nova's own words (its process, its consoles, its
+migration's statistics) comes from where it runs, as for every other driver. A guest's disk is Nova's: a copy-on-write
+overlay in the folder that all computes share.
+"""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from scenarios import contract
+from scenarios.contract import (
+    Disk,
+    DiskShape,
+    Failed,
+    FetchReport,
+    MigrationReport,
+    MigrationStyle,
+    Stages,
+    System,
+    Unsupported,
+    Workload,
+)
+from scenarios.recipe import GuestSettings
+from workers import marks
+from workers.guest_image import build_guest_image
+from workers.hypervisors import migration
+from workers.hypervisors.calls import ask, find
+from workers.hypervisors.domain import command_line
+from workers.hypervisors.link import HostLink, Revision
+from workers.hypervisors.qemu import QemuCluster
+from workers.hypervisors.qemu_guest import QemuGuest
+from workers.hypervisors.qemu_host import QemuHost
+from workers.hypervisors.spent import SpentByMove
+from workers.stacks.openstack_client import Client
+from workers.stacks.openstack_network import NETWORK_ID
+
+DISK_MIB = 64
+_ACTIVE_TIMEOUT_S = 120.0
+_DELETE_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+_CALL_TIMEOUT_S = 30.0
+_PLAIN_STYLE, _PLAIN_SHAPE, _SMALL = MigrationStyle(), DiskShape(), System()
+
+
+class Cloud:
+    """What all guests of one deployment have in common: images, sizes, and where Nova keeps their disks."""
+
+    def __init__(self, cluster: QemuCluster, client: Client, home: Path, folder: Path, guest: GuestSettings) -> None:
+        """`folder` is a new one of the session."""
+        self.client = client
+        self.cluster = cluster
+        self.instances = cluster.shared_dir(cluster.links[0].host) / "instances"
+        image = build_guest_image(home, guest.extra_modules)
+        self._kernel = self._upload("kernel", "aki", image.kernel)
+        self._ramdisk = self._upload("ramdisk", "ari", image.initrd)
+        self._disk = folder / "disk.qcow2"
+        folder.mkdir()
+        subprocess.run(
+            ["qemu-img", "create", "-q", "-f", "qcow2", str(self._disk), f"{DISK_MIB}M"],
+            check=True, capture_output=True, timeout=_CALL_TIMEOUT_S,
+        )  # fmt: skip
+        self._sizes: set[str] = set()
+
+    def size(self, settings: GuestSettings) -> str:
+        """The id of a flavor with these settings."""
+        name = f"{settings.memory_mib}-{settings.vcpus}"
+        if name not in self._sizes:
+            flavor = {"id": name, "name": name, "ram": settings.memory_mib, "vcpus": settings.vcpus, "disk": 0}
+            self.client.compute("POST", "/flavors", {"flavor": flavor})
+            self._sizes.add(name)
+        return name
+
+    def image(self, name: str, settings: GuestSettings, command_line: str) -> str:
+        """The id of an image that boots with this command line."""
+        return self._upload(
+            name, "qcow2", self._disk,
+            kernel_id=self._kernel, ramdisk_id=self._ramdisk, os_command_line=command_line,
+            hw_machine_type=settings.machine, hw_disk_bus="virtio", hw_vif_model="virtio", hw_video_model="none",
+        )  # fmt: skip
+
+    def _upload(self, name: str, kind: str, file: Path, **properties: str) -> str:
+        container = kind if kind in ("aki", "ari") else "bare"
+        told = {"name": name, "disk_format": kind, "container_format": container, **properties}
+        number = str(self.client.image("POST", "/images", told).body["id"])
+        self.client.image("PUT", f"/images/{number}/file", file=file)
+        return number
+
+
+class NovaDisk:
+    """The disk that a server has anyway; it is made with the server and goes with it."""
+
+    def prove_sharing(self) -> str:
+        raise Unsupported("nova makes and keeps its guests' disks itself")
+
+    prove_base_unchanged = prove_sharing
+
+    def prove_written(self, nonce: str, blocks: int, offset: int = 0) -> str:
+        return self.prove_sharing()
+
+    def remove(self) -> None:
+        """Nova does."""
+
+
+class NovaHost(QemuHost):
+    """A compute of Nova's (scenarios.contract.Host)."""
+
+    def __init__(self, cluster: QemuCluster, link: HostLink, revision: Revision, cloud: Cloud) -> None:
+        super().__init__(cluster, link, revision)
+        self.cloud = cloud
+
+    def new_guest(
+        self, settings: GuestSettings, nonce: str, disk: Disk | None, workload: Workload, reserved: bool, system: System
+    ) -> "NovaGuest":
+        if reserved:
+            raise Unsupported("nova is not asked to set memory aside")
+        if system != _SMALL:
+            raise Unsupported(f"a {system.name} guest with firmware {system.firmware} is not among nova's images")
+        return NovaGuest(self, settings, nonce, workload)
+
+    def make_disk(
+        self, method: str, shape: DiskShape = _PLAIN_SHAPE, *, system: System | None = None
+    ) -> tuple[Disk, float]:
+        if method != "shared" or shape != _PLAIN_SHAPE:
+            raise Unsupported("nova makes its guests' disks itself, as overlays in the folder that its computes share")
+        return NovaDisk(), 0.0
+
+
+class NovaGuest(QemuGuest):
+    """A server of Nova's (scenarios.contract.Guest)."""
+
+    def __init__(self, host: NovaHost, settings: GuestSettings, nonce: str, workload: Workload) -> None:
+        super().__init__(host, settings, nonce, None, workload, False, _SMALL)
+        self._cloud = host.cloud
+        self._client = host.cloud.client
+        self._server: str | None = None
+        self._api_s: float | None = None
+        self._image = ""
+        self._size = ""
+
+    def prepare(self) -> None:
+        super().prepare()
+        told = command_line(
+            nonce=self.nonce,
+            address=self.address,
+            observer=f"{self.cluster.cluster.observer.address}:{self.cluster.port}",
+            workload=self._workload,
+            has_disk=True,
+            extra=self._revision.guest.kernel_arguments,
+            counter_khz=self._link.counter_khz,
+            ours=self._source.sent.our_arguments,
+        )
+        self._size = self._cloud.size(self._settings)
+        self._image = self._cloud.image(self.name, self._settings, told)
+
+    def start(self, *, ledger: bool = False) -> float:
+        address = self.address.split("/")[0]
+        server = {
+            "name": self.name,
+            "imageRef": self._image,
+            "flavorRef": self._size,
+            "networks": [{"uuid": NETWORK_ID, "fixed_ip": address}],
+            "availability_zone": f"nova:{self._link.name}",
+        }
+        self._requested_s = self.cluster.now_s()
+        self._server = self._client.compute("POST", "/servers", {"server": server}).body["server"]["id"]
+        self._api_s = self.cluster.now_s()
+        self.name = f"{marks.guest_prefix(self.cluster.session)}{self._server}"
+        if ledger:
+            self._watch()
+        self._wait_for("start", _ACTIVE_TIMEOUT_S, lambda told: told["status"] == "ACTIVE")
+        self._running_s = self.cluster.now_s()
+        self._domain = find(self._link.connection, self.name, _CALL_TIMEOUT_S)
+        if self._domain is None:
+            raise Failed("stack", f"nova says that guest {self.name} runs, but libvirt does not know it")
+        return self._requested_s
+
+    def stages(self) -> Stages:
+        return replace(super().stages(), api_s=self._api_s)
+
+    def migrate(
+        self,
+        target: "contract.Host",
+        *,
+        timeout_s: float,
+        style: MigrationStyle = _PLAIN_STYLE,
+        disk: Disk | None = None,
+    ) -> MigrationReport:
+        if style != _PLAIN_STYLE or disk is not None:
+            raise Unsupported("how nova moves a server is set in its configuration, not asked for with each move")
+        link = cast(QemuHost, target).link
+        what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
+        order = {"os-migrateLive": {"host": link.name, "block_migration": "auto"}}
+        with SpentByMove(self.name, self._link.agent, link.agent, timeout_s) as spent:
+            started_s = self.cluster.now_s()
+            self._client.compute("POST", f"/servers/{self._server}/action", order)
+            answered_s = self.cluster.now_s()
+            self._wait_for(what, timeout_s, lambda told: self._has_moved(what, told, link.name))
+            finished_s = self.cluster.now_s()
+        self._link = link
+        self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
+        if self._domain is None or not self._is_alive_on(link):
+            raise Failed("hypervisor", f"{what}: nova says it is done, but the guest is gone{self._tail()}")
+        statistics = migration.statistics(what, self._domain)
+        report = migration.report(started_s, finished_s, statistics, spent.source_cpu_s, spent.daemon_cpu_s)
+        return replace(report, answered_s=answered_s)
+
+    def _has_moved(self, what: str, told: dict[str, Any], target: str) -> bool:
+        if told["OS-EXT-STS:task_state"] is not None:
+            return False
+        if told["OS-EXT-SRV-ATTR:host"] == target:
+            return True
+        listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self._server}").body["migrations"]
+        if listed and listed[0]["status"] in ("error", "failed", "cancelled"):
+            raise Failed("hypervisor", f"{what}: nova gives up: {listed[0]['status']}{self._tail()}")
+        return False
+
+    def cancel_migration(self) -> None:
+        raise Unsupported("nova is not asked to abort its migrations")
+
+    def fetch(self) -> FetchReport:
+        raise Unsupported("nova fetches what it boots a guest from itself, when it starts the guest")
+
+    def make_cold(self) -> None:
+        raise Unsupported("what nova boots a guest from is a copy that it makes for each")
+
+    def stop(self) -> None:
+        self._delete()
+        super().stop()
+
+    def remove(self) -> None:
+        with contextlib.ExitStack() as steps:
+            steps.callback(super().remove)
+            steps.callback(self._delete)
+
+    def _delete(self) -> None:
+        """Let Nova delete it; harmless when it is gone, or when Nova is, since libvirt is asked next."""
+        if self._server is None:
+            return
+        path, self._server = f"/servers/{self._server}", None
+        deadline = time.monotonic() + _DELETE_TIMEOUT_S
+        with contextlib.suppress(Failed):
+            self._client.compute("DELETE", path, may_miss=True)
+            while self._client.compute("GET", path, may_miss=True).status != 404 and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+
+    def _destroy(self, link: HostLink) -> None:
+        """Nova's guests stay defined when they have ended."""
+        super()._destroy(link)
+        domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
+        if domain is not None:
+            ask(f"undefine guest {self.name} on {link.name}", _CALL_TIMEOUT_S, domain.undefine)
+
+    def _wait_for(self, what: str, timeout_s: float, is_so: Callable[[dict[str, Any]], bool]) -> None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            told = self._client.compute("GET", f"/servers/{self._server}").body["server"]
+            if told["status"] == "ERROR":
+                fault = str(told.get("fault", {}).get("message", "it does not say why"))
+                raise Failed("stack", f"{what}: nova sets guest {self.name} to ERROR: {fault[:300]}")
+            if is_so(told):
+                return
+            if time.monotonic() > deadline:
+                state = f"{told['status']}, {told['OS-EXT-STS:task_state']}"
+                raise Failed("stack", f"{what}: not done within {timeout_s:g} s: nova says {state}{self._tail()}")
+            time.sleep(_POLL_S)
+
+    def console(self) -> str:
+        path = str(self._console_path())
+        if self._link.agent.call("basics.sha256_of_file", timeout_s=_CALL_TIMEOUT_S, path=path) is None:
+            return ""
+        return str(self._link.agent.call("basics.read_text", timeout_s=_CALL_TIMEOUT_S, path=path))
+
+    def _console_path(self) -> Path:
+        """In the server's folder, which goes when it is deleted."""
+        return self._cloud.instances / self.name.removeprefix(marks.guest_prefix(self.cluster.session)) / "console.log"

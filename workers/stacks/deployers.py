@@ -1,0 +1,48 @@
+"""A build's deployer by its name, and what the deployed stack answers scenarios with: hosts and an object store."""
+
+from pathlib import Path
+
+from scenarios.contract import ObjectStore, Unsupported
+from workers.builds import Build
+from workers.hypervisors import nova
+from workers.hypervisors.qemu import QemuCluster
+from workers.hypervisors.qemu_host import QemuHost
+from workers.objectstores.payload import Payload
+from workers.objectstores.swift import SwiftStore
+from workers.stacks import openstack, swift
+
+Deployment = swift.Deployment | openstack.Deployment
+
+
+def deploy(
+    build: Build, hypervisors: QemuCluster, *, lease: str, run_dir: Path, home: Path, s3: bool = False
+) -> Deployment:
+    """Bring `build` up; it is ready when this returns. `run_dir` is a new folder of the session `lease`.
+
+    With `s3` an object store speaks that too. Raises Unsupported, and Failed: stack when the revision does not come up.
+    """
+    if build.recipe.stack.deployer == "openstack":
+        if build.emulator is not None:
+            raise Unsupported("nova starts the QEMU that its hosts have, not one that the session deploys")
+        cluster, observer = hypervisors.cluster, hypervisors.observer
+        return openstack.deploy(build, cluster, observer, lease=lease, run_dir=run_dir, home=home)
+    storage, software = hypervisors.cluster.storage, home / "cache" / "software"
+    return swift.deploy(build, storage, lease=lease, run_dir=run_dir, software=software, s3=s3)
+
+
+def hosts_of(
+    deployment: Deployment, build: Build, hypervisors: QemuCluster, *, run_dir: Path, home: Path
+) -> list[QemuHost]:
+    """The cluster's hosts: behind Nova where that is deployed, as the hypervisor has them where it is not."""
+    guest = build.recipe.guest
+    hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator)
+    if isinstance(deployment, swift.Deployment):
+        return hosts
+    cloud = nova.Cloud(hypervisors, deployment.client, home, run_dir / "images", guest)
+    return [nova.NovaHost(hypervisors, host.link, host.revision, cloud) for host in hosts]
+
+
+def store_of(deployment: Deployment, hypervisors: QemuCluster, payload: Payload) -> ObjectStore | None:
+    if isinstance(deployment, openstack.Deployment):
+        return None
+    return SwiftStore(deployment, hypervisors.observer, payload)

@@ -1,0 +1,112 @@
+"""The services of a deployment behind walls: started by the supervisor in there, waited for, listened to, ended."""
+
+import collections
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from scenarios.contract import Failed
+from workers import sandbox
+
+LOG_LINES = 1000  # of each service, the last ones
+PYTHON = "/usr/bin/python3"
+JOB = "/etc/farm/job.json"
+SUPERVISOR = {"/farm/supervisor.py": Path(__file__).resolve().parent.parent / "supervisor.py"}
+_OUTSIDE = "sandbox"  # what is said by none of the services
+
+
+class Services:
+    """One sandbox with what runs in it. `titles`: the supervisor's name of a service → what it is called in errors."""
+
+    def __init__(self, stack: str, titles: Mapping[str, str], *, ready_timeout_s: float) -> None:
+        self._stack = stack
+        self._titles = titles
+        self._ready_timeout_s = ready_timeout_s
+        self._sandbox: sandbox.Sandbox | None = None
+        self._logs: dict[str, collections.deque[str]] = {}
+        self._changed = threading.Condition()
+        self._ready = False
+        self._ended: dict[str, int] = {}
+
+    def start(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
+        """Run them behind `walls` until they are ready. Raises Failed: stack when they do not get ready."""
+        self.begin(walls, lease=lease, run_dir=run_dir)
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.end()
+            raise
+
+    def begin(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
+        """Run them behind `walls`; `wait_ready` and `end` are the caller's to call."""
+        command = [PYTHON, "-I", "/farm/supervisor.py", JOB]
+        self._sandbox = sandbox.start(walls, command, lease=lease, run_dir=run_dir, on_line=self._take)
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + self._ready_timeout_s
+        with self._changed:
+            while not self._ready and not self._ended:
+                if time.monotonic() > deadline:
+                    limit = f"{self._ready_timeout_s:.0f} s"
+                    raise Failed(
+                        "stack", f"{self._stack} is not ready after {limit} (at: deployment): {self.last_words()}"
+                    )
+                if not self.running().alive():
+                    raise Failed("stack", f"{self._stack} ended (at: deployment): {self.last_words(_OUTSIDE)}")
+                self._changed.wait(0.2)
+        self.require_all()
+
+    def require_all(self) -> None:
+        """Raises Failed (stack) when one of them has ended."""
+        with self._changed:
+            for name, status in self._ended.items():
+                title = self._titles.get(name, name)
+                raise Failed(
+                    "stack", f"{self._stack}'s {title} ended with {status} (at: deployment): {self.last_words(name)}"
+                )
+
+    def running(self) -> sandbox.Sandbox:
+        if self._sandbox is None:
+            raise Failed("farm", f"{self._stack} is not deployed any more")
+        return self._sandbox
+
+    def end(self) -> None:
+        """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm)."""
+        if self._sandbox is not None:
+            self._sandbox.end()
+            self._sandbox = None
+
+    def logs(self) -> dict[str, str]:
+        """What each service said last, as text; also after `end`."""
+        with self._changed:
+            return {name: "\n".join(lines) for name, lines in self._logs.items()}
+
+    def last_words(self, *names: str) -> str:
+        with self._changed:
+            lines = [line for name in names or tuple(self._logs) for line in list(self._logs.get(name, ()))[-3:]]
+        return " | ".join(lines)[-600:] or "nothing was said"
+
+    def _take(self, line: bytes) -> None:
+        """One line of the supervisor's; whatever else comes is kept as the sandbox's own words."""
+        try:
+            message = json.loads(line)
+            known = isinstance(message, dict)
+        except (ValueError, RecursionError):
+            known = False
+        with self._changed:
+            if not known:
+                self._keep(_OUTSIDE, line.decode("utf-8", "replace"))
+            elif "line" in message:
+                self._keep(str(message.get("from")), str(message["line"]))
+            elif "ended" in message:
+                self._ended[str(message["ended"])] = int(str(message.get("status", -1)).lstrip("-") or 0)
+            elif message.get("ready") is True:
+                self._ready = True
+            self._changed.notify_all()
+
+    def _keep(self, name: str, line: str) -> None:
+        source = name if name in self._titles else _OUTSIDE
+        text = "".join(letter for letter in line if letter.isprintable() or letter == "\t")
+        self._logs.setdefault(source, collections.deque(maxlen=LOG_LINES)).append(text)
