@@ -57,7 +57,8 @@ def regressions(findings: Iterable[Finding], check_ins: Iterable[CheckIn]) -> li
     """One answer per metric of each finding.
 
     `index` is the check-in's number. Its candidates are the check-ins after the last good one: itself alone,
-    unless its parent could not be measured. A finding of kind environment or harness has none.
+    unless its parent could not be measured. Of a merge they are the commits inside that did it, once those are known.
+    A finding of kind environment or harness has none.
     """
     numbered = {(row.repository, row.revision): row for row in check_ins}
     return [_regression(finding, entry, numbered) for finding in findings for entry in finding.metrics]
@@ -70,6 +71,9 @@ def _candidates(finding: Finding, numbered: Mapping[tuple[str, str], CheckIn]) -
     if last_good is not None and blamed is not None:
         its = (row for (repository, _), row in numbered.items() if repository == finding.repository)
         between = [row.revision for row in its if last_good.number < row.number <= blamed.number]
+    if finding.inside is not None and finding.inside["state"] == "named":
+        together = [revision for stretch in finding.inside["together"] for revision in stretch]
+        between = [*(one["revision"] for one in finding.inside["commits"]), *together]
     return [{"revision": revision, "probability": 1 / len(between)} for revision in between]
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session as Transaction
 
 from farm import stacks
-from farm.results.tables import CheckIn, OutcomeRow, Owner, Purpose, Session
+from farm.results.tables import CheckIn, Finding, OutcomeRow, Owner, Purpose, Session
 from farm.settings import RepositorySettings, Settings
 from scenarios.crossing import PlannedBuild, PlannedScenario, Role, canonical_json, digest_of, revision_of, to_data
 from scenarios.sweeps import Sweep
@@ -24,6 +24,7 @@ Time = datetime.datetime
 PRIORITY: Mapping[Purpose, int] = {
     "on demand": 10,
     "check-in": 20,
+    "culprit": 25,
     "comparison": 30,
     "a/a": 30,
     "history": 40,
@@ -96,6 +97,27 @@ def on_demand_question(
         revision_of({repository.name: subject}),
         revision_of({repository.name: base}) if base is not None else None,
         merge_builds(repository, [*wanted, (canary, "canary")]),
+    )
+
+
+def culprit_question(
+    repository: RepositorySettings,
+    finding: Finding,
+    number: int,
+    scenarios: tuple[PlannedScenario, ...],
+    canary: str,
+) -> Question:
+    """Commits inside the merge that a finding names, with what they are compared with, side by side in each block."""
+    assert finding.inside is not None  # that is where the commits come from
+    commits: list[str] = finding.inside["next"]
+    return Question(
+        "culprit",
+        f"{repository.name}-inside-{number}-{digest_of(commits)[:8]}",
+        repository.name,
+        finding.revision,
+        finding.last_good,
+        merge_builds(repository, [*((commit, "window") for commit in commits), (canary, "canary")]),
+        scenarios,
     )
 
 

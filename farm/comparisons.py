@@ -5,7 +5,7 @@ still to come, so that the number of blocks is the one that was fixed in advance
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from farm.analysis.rules import (
     verdict_of,
 )
 from farm.frames import Declared, SeriesKey, series_tables, split
-from farm.results.tables import CheckIn, ComparisonRow, Session
+from farm.results.tables import CheckIn, ComparisonRow, InsideCommit, Session
 from scenarios.contract import Metric
+from scenarios.crossing import revision_of
 
 PENDING = ("queued", "reserved", "running")
 
@@ -103,9 +104,14 @@ def owner_of(session: Session) -> dict[str, str]:
     return {"tenant": session.tenant, "account": session.account, "visibility": session.visibility}
 
 
-def campaigns_of(sessions: Sequence[Session], check_ins: Iterable[CheckIn]) -> list[MeasuredCampaign]:
+def campaigns_of(
+    sessions: Sequence[Session], check_ins: Iterable[CheckIn], inside: Iterable[InsideCommit]
+) -> list[MeasuredCampaign]:
     """All campaigns by cluster, in the order of their first sessions."""
-    parents = {(row.repository, row.revision): row.parent_revision for row in check_ins}
+    parents: dict[tuple[str, str], str | None] = {
+        (row.repository, row.revision): revision_of({row.repository: row.parents[0]}) for row in inside if row.parents
+    }
+    parents |= {(row.repository, row.revision): row.parent_revision for row in check_ins}
     groups: dict[tuple[str, str], dict[str, list[Session]]] = {}
     for session in sessions:
         groups.setdefault((session.repository, session.campaign), {}).setdefault(session.cluster, []).append(session)
@@ -117,13 +123,28 @@ def campaigns_of(sessions: Sequence[Session], check_ins: Iterable[CheckIn]) -> l
 
 
 def _pairs(session: Session, parents: Mapping[tuple[str, str], str | None]) -> Iterator[tuple[str, str]]:
-    """Within a window each check-in against its parent; otherwise the subject against its parent or base."""
+    """Within a window each check-in against its parent; otherwise the subject against its parent or base.
+
+    A search for a culprit leaves commits out: there it is the nearest ancestor within the window.
+    """
     roles = {str(build["revision"]): build["roles"] for build in session.builds}
     window = [revision for revision, its_roles in roles.items() if "window" in its_roles]
     pairs = [(revision, parents.get((session.repository, revision))) for revision in window]
+    if session.purpose == "culprit":
+        pairs = [(revision, _nearest(session.repository, revision, window, parents)) for revision in window]
     for child, parent in pairs or [(session.revision, session.base_revision)]:
         if child in roles and parent in roles and child != parent:
             yield child, parent
+
+
+def _nearest(
+    repository: str, revision: str, window: Collection[str], parents: Mapping[tuple[str, str], str | None]
+) -> str | None:
+    """The nearest ancestor of first parents that is in the window."""
+    ancestor = parents.get((repository, revision))
+    while ancestor is not None and ancestor not in window:
+        ancestor = parents.get((repository, ancestor))
+    return ancestor
 
 
 def compare_revisions(

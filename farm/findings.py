@@ -59,23 +59,23 @@ def product_findings(
             found.setdefault((campaign.repository, child, campaign.cluster), []).append(evidence)
 
     for one in compared:
-        state = _state(one)
+        state = state_of(one)
         if state is not None:
-            note(one.campaign, one.child, _Evidence(state, one.parent, one.campaign, _entry(one)))
+            note(one.campaign, one.child, _Evidence(state, one.parent, one.campaign, entry_of(one)))
     by_session: dict[str, list[OutcomeRow]] = {}
     for row in outcomes:
         by_session.setdefault(row.session, []).append(row)
     for campaign in campaigns:
         rows = [row for session in campaign.sessions for row in by_session.get(session.id, ())]
         for child, parent in campaign.pairs:
-            for state, entry in _breaks(rows, child, parent):
+            for state, entry in breaks(rows, child, parent):
                 if state == "watch" and campaign.complete:
                     continue  # what comes of a watch is known
                 note(campaign, child, _Evidence(state, parent, campaign, entry))
     return [_product_finding(subject, evidence, now) for subject, evidence in found.items()]
 
 
-def _state(one: Compared) -> FindingState | None:
+def state_of(one: Compared) -> FindingState | None:
     """Whether a comparison is worth a finding.
 
     Beyond δ always; confirmed also needs the verdict "different", and agreement of two independent sessions
@@ -94,7 +94,7 @@ def direction_of(ratio: float, metric: Metric) -> str:
     return "slower" if (ratio > 1) == (metric.direction == "lower") else "faster"
 
 
-def _entry(one: Compared) -> Entry:
+def entry_of(one: Compared) -> Entry:
     assert one.difference is not None  # `_state` saw it
     estimate = one.difference.estimate
     return _figures(one.series, estimate, "block", direction_of(estimate.ratio, one.metric))
@@ -117,7 +117,7 @@ def _figures(series: SeriesKey, estimate: Estimate, replication: str, direction:
     }
 
 
-def _breaks(rows: Sequence[OutcomeRow], child: str, parent: str) -> Iterator[tuple[FindingState, Entry]]:
+def breaks(rows: Sequence[OutcomeRow], child: str, parent: str) -> Iterator[tuple[FindingState, Entry]]:
     """Cells that held at the parent and that the stack fails at the child: in two sessions, or (watch) in one."""
     held = {_cell(row) for row in rows if row.revision == parent and row.outcome == "measured"}
     held |= {(scenario, version, "{}") for scenario, version, _ in held}  # of a scenario that cannot even begin

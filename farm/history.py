@@ -1,7 +1,8 @@
 """The first-parent history of a watched repository: its check-ins, numbered when they are seen.
 
-A merge is one step. What was once seen keeps its number and its row for ever: after a force push the new
-check-ins are numbered on. Of a newly watched repository only the newest check-ins are taken.
+A merge is one step; the commits that it brought are kept with it, for when a search for a culprit enters it. What was
+once seen keeps its number and its row for ever: after a force push the new check-ins are numbered on. Of a newly
+watched repository only the newest check-ins are taken.
 """
 
 import contextlib
@@ -12,13 +13,13 @@ import re
 import signal
 import subprocess
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session as Transaction
 
-from farm.results.tables import CheckIn, Owner
+from farm.results.tables import CheckIn, InsideCommit, Owner
 from farm.settings import RepositorySettings
 from scenarios.crossing import revision_of
 
@@ -26,6 +27,7 @@ ANSWER_TIMEOUT_S = 60.0
 FETCH_TIMEOUT_S = 600.0
 # more check-ins than this at once, with none that was seen before, are a history of another origin
 _MAX_NEW = 10_000
+MOST_INSIDE = 200  # commits: a merge that brought more is one step and stays one
 _FORMAT = "%H%x00%P%x00%an%x00%ct%x00%s"
 _LAST_SECOND = 253402300799  # of the year 9999: a commit may claim any time
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -51,13 +53,19 @@ class RepositoryUnusable(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """One step of the first-parent history; `parent` is None for the very first one."""
+    """One step of the first-parent history, or a commit that a merge brought: `inside` are those, newest first."""
 
     commit: str
-    parent: str | None
+    parents: tuple[str, ...]
     subject_line: str
     author: str
     committed_at: datetime.datetime
+    inside: tuple["Commit", ...] = ()
+
+    @property
+    def parent(self) -> str | None:
+        """None for the very first one."""
+        return self.parents[0] if self.parents else None
 
 
 def new_commits(log: Sequence[Commit], seen: Collection[str], newest: int) -> list[Commit]:
@@ -100,12 +108,20 @@ def fetch_new(
             timeout_s=FETCH_TIMEOUT_S,
         )
         count = _MAX_NEW if seen else newest
-        log = git.run("log", "--first-parent", f"--max-count={count}", f"--format={_FORMAT}", reference, "--")
-        commits = new_commits([_parse(line) for line in log.split("\n") if line], seen, newest)
+        commits = new_commits(git.log("--first-parent", f"--max-count={count}", reference), seen, newest)
         # a force push must not make a check-in that waits to be measured go away
         kept = "".join(f"update refs/check-ins/{one.commit} {one.commit}\n" for one in commits)
         git.run("update-ref", "--stdin", stdin=kept)
-        return commits
+        return [replace(one, inside=_brought_by(git, one)) for one in commits]
+
+
+def _brought_by(git: "_Git", merge: Commit) -> tuple[Commit, ...]:
+    """The commits that came with a merge; none where there are too many to enter it."""
+    if len(merge.parents) < 2:
+        return ()
+    first, *others = merge.parents
+    found = git.log("--topo-order", f"--max-count={MOST_INSIDE + 1}", *others, f"^{first}")
+    return tuple(found) if len(found) <= MOST_INSIDE else ()
 
 
 def resolve_commit(mirrors: Path, repository: RepositorySettings, name: str) -> str:
@@ -145,6 +161,7 @@ def record(
         parent = revision_of({repository: commit.parent}) if commit.parent in seen and commit.parent else None
         rows.append(_row(owner, repository, last, commit, parent, now))
         seen.add(commit.commit)
+        transaction.add_all(_inside_row(owner, repository, rows[-1].revision, one) for one in commit.inside)
     transaction.add_all(rows)
     transaction.flush()
     return rows
@@ -172,6 +189,20 @@ def _row(
     )
 
 
+def _inside_row(owner: Owner, repository: str, merge: str, commit: Commit) -> InsideCommit:
+    return InsideCommit(
+        repository=repository,
+        merge=merge,
+        revision=revision_of({repository: commit.commit}),
+        commit=commit.commit,
+        parents=list(commit.parents),
+        subject_line=commit.subject_line[:200],
+        author=commit.author[:200],
+        committed_at=commit.committed_at,
+        **owner.columns,
+    )
+
+
 def _tip(git: "_Git") -> str:
     repository = git.repository
     reference = f"refs/heads/{repository.branch}"
@@ -186,7 +217,7 @@ def _parse(line: str) -> Commit:
     commit, parents, author, committed_s, subject = line.split("\0", 4)
     return Commit(
         commit=commit,
-        parent=parents.split(" ")[0] or None,
+        parents=tuple(parents.split()),
         subject_line=subject,
         author=author,
         committed_at=datetime.datetime.fromtimestamp(min(max(int(committed_s), 0), _LAST_SECOND), datetime.UTC),
@@ -248,6 +279,11 @@ class _Git:
         if process.returncode != 0:
             raise self._unusable(f"does not answer: {_reason(err.decode(errors='replace'))}")
         return out.decode(errors="replace")
+
+    def log(self, *what: str) -> list[Commit]:
+        """Commits as `git log` lists them."""
+        told = self.run("log", f"--format={_FORMAT}", *what, "--")
+        return [_parse(line) for line in told.split("\n") if line]
 
     def _unusable(self, what: str) -> RepositoryUnusable:
         return RepositoryUnusable(f"repository {self.repository.name}: {self.repository.url} {what}")

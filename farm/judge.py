@@ -10,13 +10,14 @@ from sqlalchemy import Engine
 from farm.analysis.rules import ANALYSIS_VERSION
 from farm.cluster_comparisons import compare_clusters
 from farm.comparisons import PENDING, campaigns_of, compare_revisions, owner_of
+from farm.culprits import look_inside
 from farm.findings import environment_findings, product_findings
 from farm.frames import Declared
 from farm.inventory import Cluster
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
-from farm.results.tables import CheckIn, ComparisonRow, Finding, OutcomeRow, Session
+from farm.results.tables import CheckIn, ComparisonRow, Finding, InsideCommit, OutcomeRow, Session
 from farm.results.writing import write_analysis
 from farm.settings import Settings
 from farm.void_rates import harness_findings
@@ -67,6 +68,7 @@ def _judge_all(
 ) -> tuple[list[ComparisonRow], list[Finding]]:
     """Owner by owner: what is private or somebody else's never mixes with the rest."""
     check_ins = queries.check_ins(engine, EVERYTHING)
+    inside = queries.inside_commits(engine, EVERYTHING)
     samples = held_samples(engine, EVERYTHING)
     outcomes = queries.outcomes(engine, EVERYTHING)
     facts = _declared_facts(engine)
@@ -79,7 +81,7 @@ def _judge_all(
         names = {session.id for session in its}
         frame = samples[samples["session"].isin(names)]
         rows = [row for row in outcomes if row.session in names]
-        found = _judge_owner(frame, rows, its, check_ins, facts, declared, now)
+        found = _judge_owner(frame, rows, its, check_ins, inside, facts, declared, now)
         comparisons += found[0]
         findings += found[1]
     return comparisons, findings
@@ -90,14 +92,16 @@ def _judge_owner(
     outcomes: Sequence[OutcomeRow],
     sessions: Sequence[Session],
     check_ins: Sequence[CheckIn],
+    inside: Sequence[InsideCommit],
     facts: Mapping[str, Mapping[str, str]],
     declared: Declared,
     now: datetime.datetime,
 ) -> tuple[list[ComparisonRow], list[Finding]]:
-    campaigns = campaigns_of(sessions, check_ins)
+    campaigns = campaigns_of(sessions, check_ins, inside)
     compared = compare_revisions(samples, campaigns, declared)
     comparisons = [one.row() for one in compared] + compare_clusters(samples, campaigns, declared)
     findings = product_findings(compared, outcomes, campaigns, check_ins, now)
+    look_inside(findings, compared, outcomes, campaigns, inside)
     findings += harness_findings(outcomes, campaigns, now)
     findings += environment_findings(samples, _in_time(samples, sessions), facts, declared, now)
     return comparisons, findings

@@ -1,6 +1,6 @@
 """From check-ins to sessions that may start: one pass after another, each harmless to repeat.
 
-    watch      asks the repositories for new check-ins and queues their campaigns
+    watch      asks the repositories for new check-ins and queues their campaigns, and what findings ask for
     settle     ends what was interrupted, and frees what nobody uses any more
     schedule   reserves for the sessions whose turn it is all that they need
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session as Transaction
 
-from farm import campaigns, history, nightly, reservations, sessions
+from farm import campaigns, culprits, history, nightly, reservations, sessions
 from farm.inventory import Cluster
 from farm.results.database import reading, transact
 from farm.results.tables import CheckIn, Owner, Reservation, Session, SessionState
@@ -91,6 +91,7 @@ def _watch_one(
         frozen = canary or seen[0].commit
         for cluster in inventory:
             _ask_missing(transaction, settings, owner, cluster, repository, seen, frozen, now)
+        culprits.ask_inside(transaction, settings, owner, repository, frozen, now)
         newest = seen[-1].commit
         return nightly.ask_nightly(transaction, settings, owner, inventory, repository, newest, frozen, now)
 

@@ -20,6 +20,7 @@ from reports.limits import KnownLimit, Reached, limits_of, reached_by, reasons_o
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
 from reports.summaries import SERIES, summarise
+from scenarios.crossing import revision_of
 
 # characters that would turn a line of text around or hide in it
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -129,6 +130,7 @@ class Material:
         self.outcomes: list[OutcomeRow] = queries.outcomes(engine, scope)
         self.findings: list[Finding] = queries.findings(engine, scope)
         self.samples = _prepared(held_samples(engine, scope))
+        self._inside = {row.revision: row for row in queries.inside_commits(engine, scope)}
         self._check_in_rows: list[CheckIn] = queries.check_ins(engine, scope)
         self._comparison_rows: list[ComparisonRow] = queries.comparisons(engine, scope)
 
@@ -154,20 +156,19 @@ class Material:
         known = {item.revision: item for item in self.check_ins}
         for session in self.sessions:
             for build in session.builds:
-                known.setdefault(
-                    build["revision"],
-                    CheckInView(
-                        session.repository,
-                        None,
-                        build["revision"],
-                        build["commit"],
-                        None,
-                        plain(build["label"]),
-                        "",
-                        None,
-                    ),
-                )
+                if build["revision"] not in known:
+                    known[build["revision"]] = self._no_check_in(session.repository, build)
         return known
+
+    def _no_check_in(self, repository: str, build: Mapping[str, Any]) -> CheckInView:
+        """A session's own build: a commit inside a merge, or what somebody asked for."""
+        revision, commit = build["revision"], build["commit"]
+        row = self._inside.get(revision)
+        if row is None:
+            return CheckInView(repository, None, revision, commit, None, plain(build["label"]), "", None)
+        parent = revision_of({repository: row.parents[0]}) if row.parents else None
+        subject, author = plain(row.subject_line), plain(row.author)
+        return CheckInView(repository, None, revision, commit, parent, subject, author, row.committed_at)
 
     @property
     def revisions(self) -> list[CheckInView]:

@@ -138,9 +138,12 @@ def _measure_once(context: Context, supervisor: Supervisor) -> int:
             teller.say(f"a first, provisional page is there: {context.settings.site_dir / 'index.html'}")
         teller.progress(progress_line(sessions, turns(context), _now()))
         if not any(session.state in UNFINISHED for session in sessions) and not _reserved(context):
-            break  # a build that has ended holds nothing any more, and has asked for what it lost
+            # a build that has ended holds nothing any more, and has asked for what it lost
+            judge(context.engine, context.settings, context.inventory, _now())
+            watch(context.engine, context.settings, context.inventory, _now())  # a finding may ask for a culprit
+            if not any(session.state in UNFINISHED for session in views(context)):
+                break
         time.sleep(_TICK_S)
-    judge(context.engine, context.settings, context.inventory, _now())
     publish(context.engine, context.settings, context.inventory, _now())
     _summary(context)
     return 0

@@ -22,6 +22,7 @@ from farm.results.tables import (
     CheckIn,
     ComparisonRow,
     Finding,
+    InsideCommit,
     OutcomeRow,
     Owned,
     ProbeRow,
@@ -80,6 +81,11 @@ def check_ins(engine: Engine, scope: Scope, *, repository: str | None = None) ->
     """Check-ins by repository and number, oldest first."""
     query = select(CheckIn).where(_visible(scope, CheckIn)).order_by(CheckIn.repository, CheckIn.number)
     return _rows(engine, query.where(CheckIn.repository == repository) if repository else query)
+
+
+def inside_commits(engine: Engine, scope: Scope) -> list[InsideCommit]:
+    """What merges among the check-ins brought, newest first within each."""
+    return _rows(engine, select(InsideCommit).where(_visible(scope, InsideCommit)).order_by(InsideCommit.id))
 
 
 def sessions(

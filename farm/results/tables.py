@@ -14,7 +14,7 @@ from sqlalchemy.types import DateTime, TypeDecorator
 from scenarios.probes import ProbeName
 
 SessionState = Literal["queued", "reserved", "running", "done", "failed", "cancelled"]
-Purpose = Literal["check-in", "history", "a/a", "comparison", "on demand", "sweep"]
+Purpose = Literal["check-in", "history", "culprit", "a/a", "comparison", "on demand", "sweep"]
 Visibility = Literal["public", "private"]
 FindingKind = Literal["product", "harness", "environment"]
 FindingState = Literal["watch", "confirmed"]
@@ -87,6 +87,23 @@ class CheckIn(Owned, Base):
     author: Mapped[str] = mapped_column(String(200))
     committed_at: Mapped[datetime.datetime]
     seen_at: Mapped[datetime.datetime]
+
+
+class InsideCommit(Owned, Base):
+    """A commit that a merge among the check-ins brought; measured only when a search for a culprit enters the merge."""
+
+    __tablename__ = "inside_commit"
+    __table_args__ = (UniqueConstraint("repository", "merge", "commit"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    repository: Mapped[str] = mapped_column(String(64))
+    merge: Mapped[str] = mapped_column(String(64), index=True)  # the check-in's revision
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    commit: Mapped[str] = mapped_column(String(64))
+    parents: Mapped[list[Any]]  # their commits, first parent first
+    subject_line: Mapped[str] = mapped_column(String(200))
+    author: Mapped[str] = mapped_column(String(200))
+    committed_at: Mapped[datetime.datetime]
 
 
 class Session(Owned, Base):
@@ -288,6 +305,7 @@ class Finding(Owned, Base):
     metrics: Mapped[
         list[Any]
     ]  # [{scenario, version, metric, unit, params, ratio, low, high, n, replication, direction}]
+    inside: Mapped[dict[str, Any] | None]  # of a merge: how far the search among its commits is, see farm.culprits
     analysis: Mapped[int] = mapped_column(ForeignKey("analysis.id"))
     found_at: Mapped[datetime.datetime]
 

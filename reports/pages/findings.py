@@ -11,6 +11,11 @@ from reports.material import CheckInView, ClusterView, Material, plain
 from reports.metrics import MeasuredMetric, interval_text
 
 _TONES = {"slower": "worse", "broken": "worse", "faster": "better"}
+_SEARCHES = {
+    "measuring": "the commits inside it are being measured",
+    "whole": "by none of the commits inside it alone",
+    "undecided": "by which commit inside it cannot be told",
+}
 Entry = dict[str, Any]
 
 
@@ -33,6 +38,8 @@ class FindingView:
     what: str
     evidence: str
     detail: str
+    culprits: tuple[CheckInView, ...]  # commits inside a merge that did it by themselves
+    inside: str  # what else is known of the commits inside a merge
     fidelity: str
     found_at: datetime
 
@@ -62,6 +69,8 @@ class FindingView:
             told = f"the farm's own losses on {where} do not meet all check-ins alike: {self.what} {self.evidence}"
         else:
             told = f"check-in {self.checkin.short} «{self.checkin.subject}» {self.what} on {where} {self.evidence}"
+            told += "".join(f", by {one.short} «{one.subject}» inside it" for one in self.culprits)
+            told += f", {self.inside}" if self.inside else ""
         return told.strip() + (" (provisional)" if self.provisional else "")
 
 
@@ -89,10 +98,44 @@ def _view(material: Material, row: Finding) -> FindingView | None:
         tone=tone,
         what=what,
         evidence=evidence,
-        detail=detail,
+        detail="; ".join(filter(None, (detail, *_culprits_told(material, row)))),
+        culprits=tuple(filter(None, (material.revision(one["revision"]) for one in _inside(row)["commits"]))),
+        inside=_inside_told(material, row),
         fidelity=material.fidelity_of(row.cluster),
         found_at=row.found_at,
     )
+
+
+def _inside(row: Finding) -> Entry:
+    """How far the search inside a merge is; of what is no merge, that there is none."""
+    return row.inside or {"state": "", "commits": [], "together": []}
+
+
+def _inside_told(material: Material, row: Finding) -> str:
+    """What is known of the commits inside, beside those that did it by themselves."""
+    found = _inside(row)
+    told = [f"by {_stretch(material, revisions)} inside it together" for revisions in found["together"]]
+    if found["state"] in _SEARCHES:
+        told.append(_SEARCHES[found["state"]])
+    return ", ".join(told)
+
+
+def _stretch(material: Material, revisions: Sequence[str]) -> str:
+    """Consecutive commits, of which the last at least was measured."""
+    last = material.revision(revisions[-1])
+    return f"the {len(revisions)} commits to {last.short if last else revisions[-1][:7]}"
+
+
+def _culprits_told(material: Material, row: Finding) -> list[str]:
+    """The evidence against each commit inside, against its own parent."""
+    told = []
+    for one in _inside(row)["commits"]:
+        commit, entry = material.revision(one["revision"]), one["metrics"][0]
+        if commit is None:
+            continue
+        measured = interval_text(entry["ratio"], entry["low"], entry["high"]) if entry["ratio"] else entry["reason"]
+        told.append(f"inside it {commit.short}: {MeasuredMetric.of(entry).title} {plain(str(measured))}")
+    return told
 
 
 def _told(row: Finding, tone: str, checkin: CheckInView) -> tuple[str, str, str]:
@@ -102,10 +145,11 @@ def _told(row: Finding, tone: str, checkin: CheckInView) -> tuple[str, str, str]
 
 
 def _void(row: Finding, checkin: CheckInView) -> tuple[str, str, str]:
-    """What was lost of one check-in and of the others, and the first reason that was given."""
+    """What was lost of one check-in, or in one role, and of the others; and the first reason that was given."""
     entry = row.metrics[0]
     evidence = f"where the others lose {entry['others_lost']} of {entry['others']}"
-    what = f"check-in {checkin.short} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
+    who = f"the role {plain(str(entry['role']))}" if entry.get("role") else f"check-in {checkin.short}"
+    what = f"{who} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
     return what, evidence, plain(str(entry["reason"] or ""))
 
 

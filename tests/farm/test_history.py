@@ -12,7 +12,9 @@ from sqlalchemy import Engine, select
 
 from farm import history
 from farm.history import Commit, RepositoryUnusable, fetch_new, new_commits, record, resolve_commit
+from farm.results import queries
 from farm.results.database import open_database, reading, transact
+from farm.results.queries import EVERYTHING
 from farm.results.tables import CheckIn, Owner
 from farm.settings import RepositorySettings
 from scenarios.crossing import revision_of
@@ -81,6 +83,38 @@ def test_a_merge_is_one_step(watched: Watched) -> None:
     watched.repository.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
     assert watched.look() == [(1, "base"), (2, "Merge side")]
     assert watched.rows()[1].parent_revision == revision_of({"tiny": base})
+
+
+def test_what_a_merge_brought_is_kept_with_it(watched: Watched) -> None:
+    base = watched.repository.commit("base")
+    watched.repository.git("checkout", "--quiet", "-b", "side")
+    one = watched.repository.commit("side one")
+    two = watched.repository.commit("side two")
+    watched.repository.git("checkout", "--quiet", "main")
+    watched.repository.commit("main goes on")
+    watched.repository.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
+    watched.repository.git("branch", "--quiet", "--delete", "--force", "side")
+    watched.look()
+    merge = watched.rows()[-1]
+    inside = queries.inside_commits(watched.engine, EVERYTHING)
+    assert {row.merge for row in inside} == {merge.revision}
+    assert [(row.commit, row.parents, row.subject_line) for row in inside] == [
+        (two, [one], "side two"),
+        (one, [base], "side one"),
+    ]
+    assert inside[0].revision == revision_of({"tiny": two})
+
+
+def test_a_merge_of_more_than_can_be_searched_stays_one_step(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MOST_INSIDE", 1)
+    watched.repository.commit("base")
+    watched.repository.git("checkout", "--quiet", "-b", "side")
+    watched.repository.commit("side one")
+    watched.repository.commit("side two")
+    watched.repository.git("checkout", "--quiet", "main")
+    watched.repository.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
+    assert watched.look() == [(1, "base"), (2, "Merge side")]
+    assert queries.inside_commits(watched.engine, EVERYTHING) == []
 
 
 def test_of_a_new_repository_only_the_newest_are_taken(watched: Watched) -> None:
@@ -219,7 +253,7 @@ def test_a_canary_may_be_named_short_but_must_exist(watched: Watched) -> None:
 
 @given(st.integers(1, 12), st.sets(st.integers(0, 11)), st.integers(1, 12))
 def test_what_is_new_reaches_back_to_the_first_that_was_seen(length: int, seen: set[int], newest: int) -> None:
-    log = [Commit(str(number), None, "", "", NOON) for number in reversed(range(length))]
+    log = [Commit(str(number), (), "", "", NOON) for number in reversed(range(length))]
     there = {str(number) for number in seen}
     fresh = [int(commit.commit) for commit in new_commits(log, there, newest)]
     last_seen = max((number for number in seen if number < length), default=None)

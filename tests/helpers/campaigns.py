@@ -15,10 +15,20 @@ from farm.judge import judge
 from farm.results import queries
 from farm.results.database import open_database, transact
 from farm.results.queries import EVERYTHING
-from farm.results.tables import Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, SampleRow, Series, Session
+from farm.results.tables import (
+    Bundle,
+    CheckIn,
+    ComparisonRow,
+    Finding,
+    InsideCommit,
+    OutcomeRow,
+    SampleRow,
+    Series,
+    Session,
+)
 from farm.settings import CHECKOUT, FarmFile, Settings
 from scenarios.contract import Metric
-from scenarios.crossing import digest_of
+from scenarios.crossing import digest_of, revision_of
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 PUBLIC = {"tenant": "local", "account": "local", "visibility": "public"}
@@ -63,8 +73,15 @@ DECLARED: Declared = {(kind.scenario, kind.metric.name): kind.metric for kind in
 Effect = Callable[[Kind], float]
 
 
+def commit_at(number: int) -> str:
+    return f"{number:040x}"
+
+
 def revision_at(number: int) -> str:
-    return digest_of(["revision", number])
+    return revision_of({"example": commit_at(number)})
+
+
+_NUMBERS = {revision_at(number): number for number in range(1, 200)}
 
 
 @dataclass
@@ -81,9 +98,14 @@ class SyntheticFarm:
     host_factor: float = 1.0  # the cluster itself becomes this much slower
     declared_facts: dict[str, str] = field(default_factory=lambda: {"kernel": "6.1.0"})
     cores: str = "unknown"  # of its hosts
+    like: dict[int, int] = field(default_factory=dict)  # a commit inside a merge → the check-in that it behaves like
 
     def see_check_ins(self, count: int) -> None:
         self._add(*(_check_in(number) for number in range(1, count + 1)))
+
+    def bring(self, merge: int, parents: Mapping[int, Sequence[int]]) -> None:
+        """The check-in is a merge of these commits, each with its parents."""
+        self._add(*(_inside_commit(merge, number, parents[number]) for number in parents))
 
     def ask(
         self,
@@ -102,7 +124,8 @@ class SyntheticFarm:
             roles[numbers[-1]] = ["subject"]
         roles.setdefault(canary, []).append("canary")
         builds = [
-            {"revision": revision_at(number), "label": str(number), "roles": its} for number, its in roles.items()
+            {"revision": revision_at(number), "label": str(number), "roles": its, "commit": revision_at(number)[:40]}
+            for number, its in roles.items()
         ]
         sessions = [
             _session(campaign, ordinal, cluster, count, builds, numbers, window, created_at=self.now, **owner)
@@ -114,7 +137,7 @@ class SyntheticFarm:
 
     def measure(self, session: Session, *, broken: Sequence[int] = (), fault: str = "stack") -> None:
         """One session to its end; `broken` check-ins cannot boot, and whose fault that is."""
-        numbers = [int(build["label"]) for build in session.builds]
+        numbers = [_NUMBERS[build["revision"]] for build in session.builds]
         bad = {number for number in numbers if number in broken}
         rows: list[Any] = [self._bundle(session)]
         for block in range(session.blocks):
@@ -145,7 +168,8 @@ class SyntheticFarm:
         return queries.findings(self.engine, EVERYTHING)
 
     def _draw(self, kind: Kind, number: int) -> float:
-        factor = float(np.prod([effect(kind) for since, effect in self.effects.items() if number >= since]))
+        behaves = self.like.get(number, number)
+        factor = float(np.prod([effect(kind) for since, effect in self.effects.items() if behaves >= since]))
         return kind.level * factor * float(np.exp(self.rng.normal(0, kind.variation)))
 
     def _sample(self, session: Session, kind: Kind, block: int, order: int, number: int, value: float) -> SampleRow:
@@ -204,12 +228,26 @@ def _check_in(number: int) -> CheckIn:
         repository="example",
         number=number,
         revision=revision_at(number),
-        commit=f"{number:040x}",
+        commit=commit_at(number),
         parent_revision=revision_at(number - 1) if number > 1 else None,
         subject_line=f"Change {number}",
         author="somebody",
         committed_at=START,
         seen_at=START,
+        **PUBLIC,
+    )
+
+
+def _inside_commit(merge: int, number: int, parents: Sequence[int]) -> InsideCommit:
+    return InsideCommit(
+        repository="example",
+        merge=revision_at(merge),
+        revision=revision_at(number),
+        commit=commit_at(number),
+        parents=[commit_at(parent) for parent in parents],
+        subject_line=f"Inside {number}",
+        author="somebody",
+        committed_at=START,
         **PUBLIC,
     )
 
