@@ -6,13 +6,16 @@
 `versions.toml` beside this file has, for each version ever used, the digests of its code in three parts: the
 `scenario` (its file with what it imports from here, and the defaults of what it may ask for), the code on `hosts`
 that does the work and reads the clocks, and the `guest`. Comments, docstrings and layout do not count. A change that
-touches no figure may keep the version when an A/A session showed it, and whoever looked at that signs for it: an
-entry `[[no_effect]]`, signed as `statement` says. What was recorded once may not be edited: git's history tells.
+touches no figure may keep the version when A/A sessions showed it, and whoever looked at that signs for it: an
+entry `[[no_effect]]`, signed as `statement` says. It names an A/A session, and what `farm session evidence` told of it
+lies in `docs/no-effect/` as a file whose digest is signed, too. What was recorded once may not be edited: git's history
+tells.
 """
 
 import ast
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -21,12 +24,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scenarios.registry import SCENARIOS
-from scenarios.strict import BadData, parse_toml, read_toml
+from scenarios.strict import BadData, parse_json, parse_toml, read_toml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NAMESPACE = "no-effect"
-_FILE, _SIGNERS = "scenarios/versions.toml", "scenarios/no-effect.signers"
+_FILE, _SIGNERS, _EVIDENCE = "scenarios/versions.toml", "scenarios/no-effect.signers", "docs/no-effect"
 _TIMEOUT_S = 20
+_LEVEL = 0.9  # of the intervals of evidence, at least: two one-sided tests at 5 %
 _DIGITS = 32
 _PARTS = {"scenario": "its own code", "hosts": "the code on hosts", "guest": "the guest"}
 # what happens on hosts and where clocks are read; how plans and bundles travel decides no figure
@@ -47,7 +51,7 @@ _DEFAULTS = ("scenarios/contract.py", "scenarios/recipe.py")
 
 @dataclass(frozen=True)
 class NoEffect:
-    """Somebody's word that a change of code changes no figure: `session` is the A/A session that showed it."""
+    """Somebody's word that a change of code changes no figure: `session` is an A/A session that showed it."""
 
     scenario: str
     version: int
@@ -55,13 +59,59 @@ class NoEffect:
     new: str
     reason: str
     session: str
+    evidence: str  # SHA-256 of the file that tells what was shown
     signer: str
     signature: str
 
     @property
     def statement(self) -> str:
         """What is signed, with `ssh-keygen -Y sign -n no-effect`."""
-        return f"{self.scenario} {self.version}: {self.old} -> {self.new}: {self.reason} (session {self.session})\n"
+        changed = f"{self.scenario} {self.version}: {self.old} -> {self.new}: {self.reason}"
+        return f"{changed} (session {self.session}, evidence {self.evidence})\n"
+
+    @property
+    def file(self) -> str:
+        """Of the evidence, in the checkout."""
+        return evidence_file(self.session, self.scenario)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An A/A session, the code that measured it, and the bundle that it brought back."""
+
+    session: str
+    harness: str
+    bundle: str
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """One series of the canary: a logarithm per session under the new code and the old, and their ratio's interval."""
+
+    metric: str
+    params: str
+    placement: str
+    delta: float
+    new: tuple[float, ...]
+    old: tuple[float, ...]
+    ratio: float
+    low: float
+    high: float
+    shown: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What A/A sessions show of a change: `digest` is the changed code's, as `digest_of` tells it."""
+
+    scenario: str
+    version: int
+    digest: str
+    cluster: str
+    old: tuple[Measured, ...]
+    new: tuple[Measured, ...]
+    level: float  # of the intervals
+    metrics: tuple[Equivalence, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +121,10 @@ class Recorded:
     digest: dict[str, dict[str, str]] = field(default_factory=dict)
     fixed_since: str = ""  # the commit from which on nothing recorded may be edited
     no_effect: tuple[NoEffect, ...] = ()
+
+
+def evidence_file(session: str, scenario: str) -> str:
+    return f"{_EVIDENCE}/{session}-{scenario}.json"
 
 
 def digest_of(checkout: Path, scenario: str) -> str:
@@ -92,27 +146,73 @@ def _digest(checkout: Path, files: Iterable[Path], more: str) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def check(recorded: Recorded, found: Mapping[str, tuple[int, str]], signers: Path) -> list[str]:
-    """One line for each scenario of `found` (name → version and digest) that may not stay as it is."""
-    lines = (_complaint(recorded, name, *its, signers) for name, its in sorted(found.items()))
+def check(recorded: Recorded, found: Mapping[str, tuple[int, str]], checkout: Path) -> list[str]:
+    """One line for each scenario of `found` (name → version and digest) that may not stay as it is.
+
+    Signers and evidence of entries are the checkout's.
+    """
+    lines = (_complaint(recorded, name, *its, checkout) for name, its in sorted(found.items()))
     return [line for line in lines if line is not None]
 
 
-def _complaint(recorded: Recorded, name: str, version: int, digest: str, signers: Path) -> str | None:
+def _complaint(recorded: Recorded, name: str, version: int, digest: str, checkout: Path) -> str | None:
     known = recorded.digest.get(name, {}).get(str(version))
     if known is None:
         return f"{name}: version {version} is not in {_FILE}: run 'python -m scenarios.versions record' and commit it"
     for entry in recorded.no_effect:
         if (entry.scenario, entry.version, entry.old) == (name, version, known):
-            if not is_signed(entry, signers):
+            if not is_signed(entry, checkout / _SIGNERS):
                 return f"{name}: the no_effect entry of {entry.signer!r} is not signed by a signer of {_SIGNERS}"
+            if (doubt := _doubt(entry, checkout / entry.file)) is not None:
+                return f"{name}: {entry.file} {doubt}"
             known = entry.new
     if known != digest:
         return (
             f"{name}: {_changed_parts(known, digest)} not as in version {version} any more: raise 'version' "
             f"in scenarios/{name}.py and run 'python -m scenarios.versions record', or add a signed no_effect entry "
-            f"that names the A/A session (old = {known}, new = {digest}; see scenarios/README.md)"
+            f"with the evidence of A/A sessions (old = {known}, new = {digest}; see scenarios/README.md)"
         )
+    return None
+
+
+def _doubt(entry: NoEffect, file: Path) -> str | None:
+    """Why the file is no evidence for the entry, or nothing: it is the signed one, of this change, and it shows it."""
+    if not file.is_file():
+        return "is not there: 'farm session evidence' writes it"
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry.evidence:
+        return "is not the file that was signed for"
+    try:
+        told = parse_json(content.decode(errors="replace"), Evidence, source=file.name)
+    except BadData as error:
+        return f"cannot be read: {error}"
+    if (told.scenario, told.version, told.digest) != (entry.scenario, entry.version, entry.new):
+        return f"is of {told.scenario} {told.version} with the code {told.digest}"
+    if entry.session not in {one.session for one in told.new}:
+        return f"does not have session {entry.session}"
+    if {one.harness for one in told.new} & {one.harness for one in told.old}:
+        return "holds code against itself"
+    return _not_shown(told)
+
+
+def _not_shown(told: Evidence) -> str | None:
+    """What does not follow from the values, or is no evidence of no effect."""
+    if told.level < _LEVEL:
+        return f"tells intervals of {told.level:g}, {_LEVEL:g} is the least"
+    declared = {one.name: one.delta for one in SCENARIOS[told.scenario].metrics if one.judged}
+    if missing := declared.keys() - {one.metric for one in told.metrics}:
+        return f"says nothing of {', '.join(sorted(missing))}"
+    for one in told.metrics:
+        if one.metric not in declared or one.delta != declared[one.metric]:
+            return f"holds {one.metric} against {one.delta}, which its scenario does not declare"
+        if not one.new or not one.old:
+            return f"has no values of {one.metric} {one.params}"
+        ratio = math.exp(math.fsum(one.new) / len(one.new) - math.fsum(one.old) / len(one.old))
+        if not math.isclose(ratio, one.ratio, rel_tol=1e-6) or not one.low <= one.ratio <= one.high:
+            return f"tells a ratio of {one.metric} {one.params} that is not its values'"
+        if not 1 / (1 + one.delta) <= one.low or not one.high <= 1 + one.delta or not one.shown:
+            interval = f"[{one.low:.3f}, {one.high:.3f}] beyond δ = {one.delta:g}"
+            return f"does not show that nothing changed: {one.metric} {one.params} {interval}"
     return None
 
 
@@ -229,7 +329,7 @@ def main(arguments: list[str]) -> int:
     if arguments == ["record"]:
         file.write_text(with_new_versions(file.read_text(encoding="utf-8"), recorded, found), encoding="utf-8")
         return 0
-    complaints = check(recorded, found, CHECKOUT / _SIGNERS)
+    complaints = check(recorded, found, CHECKOUT)
     for then in earlier(CHECKOUT, recorded.fixed_since) if recorded.fixed_since else ():
         complaints += [line for line in rewritten(recorded, then) if line not in complaints]
     for line in complaints:

@@ -5,20 +5,25 @@ What cannot be probed has no limit, which is told in the log and fails nothing.
 
 import contextlib
 import datetime
+import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from scenarios.contract import Failed
 from scenarios.crossing import Probe
-from scenarios.probes import OBSERVER, STORAGE, ProbeName
+from scenarios.probes import KINDS, OBSERVER, STORAGE, ProbeName
 from workers.agent import AgentLink
 from workers.hosts.base import Host, Storage
 
 _DISK_S = 0.3  # each of writing, flushing and reading
 _MEMORY_S = 0.1
-_NETWORK_S = 0.4
+_NETWORK_S, _ROUND_TRIPS, _MOST_NETWORK_S = 0.25, 30, 2.0  # a long link takes some round trips to get up to speed
+_PING_S = 0.05
+_LINKS_AT_ONCE = 8  # of hosts; where there are more they take turns
 _CONNECTIONS = 8
 _TIMEOUT_S = 30.0
 _PROBE_FILE = "limit.probe"
@@ -36,13 +41,15 @@ class Linked(Protocol):
 class Limits:
     """`probe` after probe of the hosts behind `links`, the store and the links between them.
 
-    `work_dir` gives the session's folder on a host; `folder` is the one on the worker's machine.
+    `observer_address` is where uploads are made, on the test network. `work_dir` gives the session's folder on a host;
+    `folder` is the one on the worker's machine.
     """
 
     def __init__(
         self,
         links: Sequence[Linked],
         observer: AgentLink,
+        observer_address: str,
         storage: Storage,
         *,
         folder: Path,
@@ -50,6 +57,9 @@ class Limits:
         log: Callable[[str], None],
     ) -> None:
         self._links, self._observer, self._storage = links, observer, storage
+        self._observer_end = _End(OBSERVER, observer, observer_address)
+        self._store_end = _End(STORAGE, observer, storage.address, str(storage.network_namespace))
+        self._turns = self._in_turn(random.Random(folder.name))
         self._folder, self._work_dir, self._log = folder, work_dir, log
 
     def probe(self, block: int) -> list[Probe]:
@@ -75,16 +85,19 @@ class Limits:
             yield from _disk(self._observer, STORAGE, self._folder / _PROBE_FILE)
 
     def _network(self) -> Iterator["_Found"]:
-        """From each host to the next, all around, and from where uploads are made to the store."""
-        for source, target in zip(self._links, [*self._links[1:], *self._links[:1]], strict=True):
-            if source is not target:
-                names = source.host.name, target.host.name
-                with self._or_none(f"network from {names[0]} to {names[1]}"):
-                    yield "network", *names, _transfer(source.agent, target.agent, target.host.address)
-        with self._or_none("network to the store"):
-            namespace = str(self._storage.network_namespace)
-            value = _transfer(self._observer, self._observer, self._storage.address, namespace)
-            yield "network", OBSERVER, STORAGE, value
+        """Between hosts and from where uploads are made to each of them; and to the store and back."""
+        hosts = next(self._turns)
+        for source, target in [*hosts, (self._observer_end, self._store_end), (self._store_end, self._observer_end)]:
+            with self._or_none(f"network from {source.name} to {target.name}"):
+                yield from _link(source, target)
+
+    def _in_turn(self, dice: random.Random) -> Iterator[list[tuple["_End", "_End"]]]:
+        """All links of hosts, each time the next ones; in another order for each session."""
+        ends = [_End(link.host.name, link.agent, link.host.address) for link in self._links]
+        links = list(itertools.permutations(ends, 2)) + [(self._observer_end, end) for end in ends]
+        endless = itertools.cycle(dice.sample(links, len(links)))
+        while True:
+            yield list(itertools.islice(endless, min(_LINKS_AT_ONCE, len(links))))
 
     @contextlib.contextmanager
     def _or_none(self, what: str) -> Iterator[None]:
@@ -97,33 +110,41 @@ class Limits:
 _Found = tuple[ProbeName, str, str | None, float]
 
 
+@dataclass(frozen=True)
+class _End:
+    """One end of a link: an agent, and where it is on the test network."""
+
+    name: str
+    agent: AgentLink
+    address: str
+    namespace: str | None = None  # of the network it is in, where that is not the agent's own
+
+
 def _disk(agent: AgentLink, place: str, path: Path) -> Iterator[_Found]:
     found = agent.call("probes.disk", timeout_s=_TIMEOUT_S, path=str(path), limit_s=_DISK_S)
-    kinds: tuple[ProbeName, ...] = ("disk write", "flush", "disk read")
-    yield from ((kind, place, None, found[kind]) for kind in kinds)
+    yield from ((kind, place, None, found[kind]) for kind in KINDS if kind in found)
 
 
-def _transfer(source: AgentLink, target: AgentLink, address: str, namespace: str | None = None) -> float:
-    """MiB/s from one agent to the other."""
-    port = target.call("probes.listen", timeout_s=_TIMEOUT_S, address=address, namespace=namespace)
+def _link(source: _End, target: _End) -> Iterator[_Found]:
+    with _answering(target, "echo", limit_s=_TIMEOUT_S / 2) as (port, _):
+        round_trip_us = _ask(source, target, "round_trip", port, limit_s=_PING_S)
+    yield "round trip", source.name, target.name, round_trip_us
+    network_s = min(max(_NETWORK_S, _ROUND_TRIPS * round_trip_us / 1e6), _MOST_NETWORK_S)
+    with _answering(target, "receive", connections=_CONNECTIONS, limit_s=_TIMEOUT_S / 2) as (port, received):
+        _ask(source, target, "send", port, connections=_CONNECTIONS, limit_s=network_s)
+    yield "network", source.name, target.name, float(received.result())
+
+
+def _ask(source: _End, target: _End, operation: str, port: int, **arguments: Any) -> Any:
+    how = {"address": target.address, "port": port, "namespace": source.namespace, **arguments}
+    return source.agent.call(f"probes.{operation}", timeout_s=_TIMEOUT_S, **how)
+
+
+@contextlib.contextmanager
+def _answering(target: _End, operation: str, **arguments: Any) -> Iterator[tuple[int, Future[Any]]]:
+    """The port at which the target waits to do its part, and what comes of that."""
+    port = target.agent.call("probes.listen", timeout_s=_TIMEOUT_S, address=target.address, namespace=target.namespace)
     with ThreadPoolExecutor(1) as pool:
-        received = pool.submit(
-            target.call,
-            "probes.receive",
-            timeout_s=_TIMEOUT_S,
-            port=port,
-            connections=_CONNECTIONS,
-            limit_s=_TIMEOUT_S / 2,
-        )
-        try:
-            source.call(
-                "probes.send",
-                timeout_s=_TIMEOUT_S,
-                address=address,
-                port=port,
-                connections=_CONNECTIONS,
-                limit_s=_NETWORK_S,
-            )
-        finally:
-            value = float(received.result())
-    return value
+        part = pool.submit(target.agent.call, f"probes.{operation}", timeout_s=_TIMEOUT_S, port=port, **arguments)
+        yield port, part
+        part.result()

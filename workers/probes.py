@@ -25,8 +25,10 @@ _FILE_MIB = 128
 _PASSES = 2
 _PATIENCE = 4.0  # times the limit that a slow disk is waited for
 _DEPTH = 4  # blocks under way at once
-_FLUSH_BYTES = 4096
-_COPY_MIB = 64  # more than any cache holds of it twice
+_SMALL_BYTES = 4096
+_COPY_MIB = 128  # more than caches hold of it twice
+_STRIDE_BYTES = 64 << 10
+_COPYING_THREADS = 8  # as many as it takes to keep a memory bus busy
 _CHUNK_BYTES = 256 << 10
 _ACCEPT_TIMEOUT_S = 5.0
 _START_TIMEOUT_S = 10.0
@@ -39,20 +41,24 @@ Move = Callable[[int, list[mmap.mmap], int], int]
 
 @operation
 def disk(path: str, limit_s: float) -> dict[str, float]:
-    """What the file system of `path`, a file made for this, can do: `disk write`, `flush`, `disk read`.
+    """What the file system of `path`, a file made for this, can do: each kind of probe of a disk.
 
     Passes over the file are made for `limit_s` each way, or until there are enough of them, and the best one counts.
     Every block is moved once a pass, and a pass of writes ends with its flush, so that nothing is left in a cache to be
-    written over.
+    written over. Single small blocks are moved for a third of `limit_s` each way.
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_DIRECT, 0o600)
         try:
-            written = _best_pass(descriptor, os.pwritev, limit_s)
-            flush_us = _flush_us(file, limit_s)
-            return {"disk write": written, "flush": flush_us, "disk read": _best_pass(descriptor, os.preadv, limit_s)}
+            return {
+                "disk write": _best_pass(descriptor, os.pwritev, limit_s),
+                "flush": _flush_us(file, limit_s / 3),
+                "small write": _small_us(descriptor, os.pwritev, limit_s / 3),
+                "small read": _small_us(descriptor, os.preadv, limit_s / 3),
+                "disk read": _best_pass(descriptor, os.preadv, limit_s),
+            }
         finally:
             os.close(descriptor)
     finally:
@@ -96,33 +102,63 @@ def _pass(descriptor: int, move: Move, until_s: float) -> tuple[int, float]:
 
 
 def _flush_us(file: Path, limit_s: float) -> float:
-    block = random.randbytes(_FLUSH_BYTES)
+    block = random.randbytes(_SMALL_BYTES)
     descriptor = os.open(file, os.O_WRONLY)
+
+    def flush(place: int) -> None:
+        os.pwrite(descriptor, block, place)
+        os.fdatasync(descriptor)
+
     try:
-        until_s = time.monotonic() + limit_s
-        times: list[float] = []
-        while time.monotonic() < until_s or not times:
-            place = len(times) * _FLUSH_BYTES % (_FILE_MIB * _MIB)
-            began = time.monotonic()
-            os.pwrite(descriptor, block, place)
-            os.fdatasync(descriptor)
-            times.append(time.monotonic() - began)
-        return statistics.median(times) * 1e6
+        return _median_us(flush, limit_s)
     finally:
         os.close(descriptor)
 
 
+def _small_us(descriptor: int, move: Move, limit_s: float) -> float:
+    """One small block after the other, past all caches."""
+    with mmap.mmap(-1, _SMALL_BYTES) as block:
+        block.write(random.randbytes(_SMALL_BYTES))
+        return _median_us(lambda place: move(descriptor, [block], place), limit_s)
+
+
+def _median_us(do: Callable[[int], object], limit_s: float) -> float:
+    """How long it takes at one place of the file, of all that are reached: far apart, as the write test's are."""
+    until_s = time.monotonic() + limit_s
+    times: list[float] = []
+    while time.monotonic() < until_s or not times:
+        place = len(times) * _STRIDE_BYTES % (_FILE_MIB * _MIB)
+        began = time.monotonic()
+        do(place)
+        times.append(time.monotonic() - began)
+    return statistics.median(times) * 1e6
+
+
 @operation
 def memory_copy(limit_s: float) -> float:
-    """MiB/s of the fastest copy."""
-    source, target = memoryview(bytearray(random.randbytes(_MIB) * _COPY_MIB)), memoryview(bytearray(_COPY_MIB * _MIB))
-    until_s = time.monotonic() + limit_s
-    fastest_s = float("inf")
-    while time.monotonic() < until_s or fastest_s == float("inf"):
+    """MiB/s that all processors copy together."""
+    threads = min(os.cpu_count() or 1, _COPYING_THREADS)
+    size = _COPY_MIB * _MIB // threads
+    start = threading.Barrier(threads + 1)
+
+    def lane(_: int) -> int:
+        source, target = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
+        ctypes.memset(source, 1, size)  # so that it is there, as the target is after the first copy
+        ctypes.memmove(target, source, size)
+        start.wait(_START_TIMEOUT_S)
+        until_s = time.monotonic() + limit_s
+        copied = 0
+        while time.monotonic() < until_s or not copied:
+            ctypes.memmove(target, source, size)
+            copied += size
+        return copied
+
+    with ThreadPoolExecutor(threads) as pool:
+        lanes = [pool.submit(lane, number) for number in range(threads)]
+        start.wait(_START_TIMEOUT_S)
         began = time.monotonic()
-        target[:] = source
-        fastest_s = min(fastest_s, time.monotonic() - began)
-    return _COPY_MIB / fastest_s
+        copied = sum(one.result() for one in lanes)
+        return copied / _MIB / (time.monotonic() - began)
 
 
 @operation
@@ -164,8 +200,44 @@ def _drain(connection: socket.socket, until_s: float) -> int:
 
 
 @operation
-def send(address: str, port: int, connections: int, limit_s: float) -> None:
-    """Send as fast as it goes for `limit_s`, over several connections at once."""
+def echo(port: int, limit_s: float) -> None:
+    """Send back every byte of one connection until it ends."""
+    with _listening.pop(port) as waiting:
+        waiting.settimeout(_ACCEPT_TIMEOUT_S)
+        try:
+            connection = waiting.accept()[0]
+        except TimeoutError:
+            raise Failed("donor", "nobody reached the other end of the link") from None
+    with connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(limit_s)
+        while byte := connection.recv(1):
+            connection.sendall(byte)
+
+
+@operation
+def round_trip(address: str, port: int, limit_s: float, namespace: str | None = None) -> float:
+    """The quickest of many, in µs."""
+    if namespace is not None:
+        _enter_network(namespace)
+    with socket.create_connection((address, port), timeout=_ACCEPT_TIMEOUT_S) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        until_s = time.monotonic() + limit_s
+        quickest_s = float("inf")
+        while time.monotonic() < until_s or quickest_s == float("inf"):
+            began = time.monotonic()
+            connection.sendall(b"?")
+            if not connection.recv(1):
+                raise Failed("donor", "the other end of the link has gone")
+            quickest_s = min(quickest_s, time.monotonic() - began)
+        return quickest_s * 1e6
+
+
+@operation
+def send(address: str, port: int, connections: int, limit_s: float, namespace: str | None = None) -> None:
+    """Send as fast as it goes for `limit_s`, over several connections at once; out of `namespace`, if one is given."""
+    if namespace is not None:
+        _enter_network(namespace)
     with contextlib.ExitStack() as exits:
         opened = [
             exits.enter_context(socket.create_connection((address, port), timeout=_ACCEPT_TIMEOUT_S))

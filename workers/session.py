@@ -136,6 +136,7 @@ class _Run:
         self.limits = Limits(
             self.hypervisors.links,
             self.hypervisors.observer,
+            self.hypervisors.cluster.observer.address,
             self.hypervisors.cluster.storage,
             folder=self.folder,
             work_dir=self.hypervisors.work_dir,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from farm.campaigns import Question, aa_question, ask, on_demand_question, sweep_question
+from farm.cli import no_effect
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
@@ -62,6 +63,8 @@ def register(commands: Any) -> None:
     show.add_argument("id", help="a session's id, or the beginning of it")
     show.add_argument("--json", action="store_true", help="print as JSON")
     show.set_defaults(handler=show_one)
+
+    no_effect.register(actions)
 
     stop = actions.add_parser("cancel", help="take a session off the queue, or end it where it runs")
     stop.add_argument("id", help="a session's id, or the beginning of it")
@@ -159,7 +162,7 @@ def list_all(arguments: argparse.Namespace, context: Context) -> int:
 
 
 def show_one(arguments: argparse.Namespace, context: Context) -> int:
-    row = _find(context, arguments.id)
+    row = find_one(context, arguments.id)
     cells = outcomes(context.engine, EVERYTHING, session=row.id)
     brought = bundles(context.engine, EVERYTHING, session=row.id)
     if arguments.json:
@@ -181,7 +184,7 @@ def show_one(arguments: argparse.Namespace, context: Context) -> int:
 
 
 def cancel_one(arguments: argparse.Namespace, context: Context) -> int:
-    row = _find(context, arguments.id)
+    row = find_one(context, arguments.id)
     now = datetime.datetime.now(datetime.UTC)
     try:
         transact(context.engine, lambda tx: cancel(tx, row.id, now))
@@ -212,7 +215,7 @@ def _parent_commit(seen: list[CheckIn], subject: CheckIn) -> str | None:
     return next((row.commit for row in seen if row.revision == subject.parent_revision), None)
 
 
-def _find(context: Context, prefix: str) -> Session:
+def find_one(context: Context, prefix: str) -> Session:
     exact = find_session(context.engine, EVERYTHING, prefix)
     if exact is not None:
         return exact

@@ -145,10 +145,11 @@ def _told(row: Finding, tone: str, checkin: CheckInView) -> tuple[str, str, str]
 
 
 def _void(row: Finding, checkin: CheckInView) -> tuple[str, str, str]:
-    """What was lost of one check-in and of the others, and the first reason that was given."""
+    """What was lost of one check-in, or in one role, and of the others; and the first reason that was given."""
     entry = row.metrics[0]
     evidence = f"where the others lose {entry['others_lost']} of {entry['others']}"
-    what = f"check-in {checkin.short} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
+    who = f"the role {plain(str(entry['role']))}" if entry.get("role") else f"check-in {checkin.short}"
+    what = f"{who} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
     return what, evidence, plain(str(entry["reason"] or ""))
 
 

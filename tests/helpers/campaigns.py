@@ -124,7 +124,8 @@ class SyntheticFarm:
             roles[numbers[-1]] = ["subject"]
         roles.setdefault(canary, []).append("canary")
         builds = [
-            {"revision": revision_at(number), "label": str(number), "roles": its} for number, its in roles.items()
+            {"revision": revision_at(number), "label": str(number), "roles": its, "commit": revision_at(number)[:40]}
+            for number, its in roles.items()
         ]
         sessions = [
             _session(campaign, ordinal, cluster, count, builds, numbers, window, created_at=self.now, **owner)
