@@ -28,7 +28,9 @@ def main(home: str, planned: str, session: str) -> None:
         folder = f"{first.work_dir}/sessions/{session}"
         agent.run(["mkdir", "-p", f"{folder}/mounted", f"{first.shared_dir}/sessions/{session}"], timeout_s=10)
         agent.run(["mount", "-t", "tmpfs", "tmpfs", f"{folder}/mounted"], timeout_s=10)
-        agent.run(["sh", "-c", "setsid sh -c 'trap : TERM; while :; do sleep 60; done' >/dev/null 2>&1 &"], timeout_s=10)
+        agent.run(
+            ["sh", "-c", "setsid sh -c 'trap : TERM; while :; do sleep 60; done' >/dev/null 2>&1 &"], timeout_s=10
+        )
         make_here(mark, cluster.storage.disks[0])
         print("ready", flush=True)
         time.sleep(600)
