@@ -20,6 +20,17 @@ _FACTORY = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*")
 _SECTION = re.compile(r"DEFAULT|[a-z][a-z0-9_]{0,60}")
 _SETTING = re.compile(r"[a-z][a-z0-9_]{0,60}")
 _ARGUMENTS = re.compile(r"[A-Za-z0-9_.,=: -]{0,400}")
+# What decides where a Swift server listens, as whom it runs, and what it is: the farm's, so that no two can clash
+_SWIFT_KEYS = {
+    "use", "bind_ip", "bind_port", "user", "workers", "swift_dir", "devices", "mount_check", "recon_cache_path",
+    "cert_file", "key_file", "memcache_servers", "pipeline", "log_level", "log_facility", "log_address",
+    "log_udp_host", "log_udp_port", "log_custom_handlers", "lock_path", "keep_idle", "here",
+}  # fmt: skip
+_SWIFT_FILTERS = {
+    "cache", "catch_errors", "copy", "dlo", "gatekeeper", "healthcheck", "listing_formats", "memcache",
+    "proxy-logging", "proxy-server", "s3api", "slo", "tempauth", "versioned_writes",
+}  # fmt: skip
+_RESERVED = {"libraries"}  # the folder beside the components' own that all libraries lie in
 _MODULES = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 
 
@@ -80,6 +91,7 @@ class Component:
             bool(_NAME.fullmatch(self.name)),
             f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
         )
+        _must(self.name not in _RESERVED, f"the name {self.name!r} is taken already")
         is_vmm = self.name == VMM
         _must(is_vmm or self.source.debian is None, f"only the component '{VMM}' can be a Debian package")
         must_build = {VMM: ("debian", "git"), VMM_PART: ("git",)}.get(self.name, ())
@@ -123,8 +135,15 @@ class SwiftSettings:
         _must(1 <= self.replicas <= 16, "replicas must be 1 to 16")
         _must(4 <= self.part_power <= 16, "part_power must be 4 to 16")
         _must(1 <= self.workers <= 16, "workers must be 1 to 16")
-        for settings in (self.proxy, self.account, self.container, self.object):
+        named = {"proxy": self.proxy, "account": self.account, "container": self.container, "object": self.object}
+        for where, settings in (*named.items(), *((f"filters: {one.name}", one.settings) for one in self.filters)):
             _check_settings(settings)
+            for key in sorted(settings.keys() & _SWIFT_KEYS):
+                raise ValueError(f"swift.{where}.{key} is the farm's to set")
+        names = [one.name for one in self.filters]
+        for name in names:
+            free = name not in _SWIFT_FILTERS and names.count(name) == 1
+            _must(free, f"swift.filters: the name {name!r} is taken already")
 
 
 @dataclass(frozen=True)

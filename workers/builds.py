@@ -20,7 +20,7 @@ from scenarios.contract import Failed
 from scenarios.crossing import PlannedBuild, ResolvedBuild, digest_of, to_data
 from scenarios.recipe import VMM, VMM_PART, Recipe, Source
 from scenarios.strict import BadData, from_data, parse_toml
-from workers import emulators, wheels
+from workers import emulators, room, wheels
 from workers.cache import Cache
 from workers.checkouts import Mirror, apply_patch
 from workers.compilers import CompilerCache
@@ -132,8 +132,14 @@ class _Parts:
 def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     """Fetch, read, build and install a check-in; costs little where its parts are in the workshop's cache.
 
-    Raises Failed: stack for a check-in that cannot be built, farm where a source does not answer.
+    Raises Failed, with component and stage: stack for a check-in that cannot be built; farm where a source does not
+    answer, a lock cannot be had, or a disk is full.
     """
+    with room.needed(f"a build of {planned.label}"):
+        return _resolve(planned, workshop)
+
+
+def _resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     recipe, locked, tree_id, tree = _recipe_of(planned, workshop)
     parts = _parts(recipe, tree_id, tree, workshop)
     found = _resolution(workshop, parts, locked, recipe.lock)
@@ -174,18 +180,30 @@ def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) 
     parts = _Parts()
     for component in recipe.component:
         name, source = component.name, component.source
-        if name == VMM:
-            parts.emulator = _emulator(recipe, workshop)
-        elif name == VMM_PART:
-            continue  # it is built into that
-        elif source.pypi is not None:
-            parts.pins[name] = source.pypi
-        elif source.path is not None:
-            parts.folders[name] = _folder(name, source.path, tree)
-            parts.tree = tree_id
-        else:
-            parts.sources[name], parts.built[name] = _built(name, source, workshop)
+        with _told(name, "source"):
+            if name == VMM:
+                parts.emulator = _emulator(recipe, workshop)
+            elif name == VMM_PART:
+                continue  # it is built into that
+            elif source.pypi is not None:
+                parts.pins[name] = source.pypi
+            elif source.path is not None:
+                parts.folders[name] = _folder(name, source.path, tree)
+                parts.tree = tree_id
+            else:
+                parts.sources[name], parts.built[name] = _built(name, source, workshop)
     return parts
+
+
+@contextlib.contextmanager
+def _told(component: str, stage: str) -> Iterator[None]:
+    """Adds whose component failed, and at which stage, where the reason does not say so yet."""
+    try:
+        yield
+    except Failed as error:
+        if str(error).startswith("component "):
+            raise
+        raise Failed(error.fault, f"component '{component}' (at: {stage}): {error}") from None
 
 
 def _built(name: str, source: Source, workshop: Workshop) -> tuple[Path, Wheel]:
@@ -249,8 +267,12 @@ def _compiled(source: Source, part: Source | None, workshop: Workshop) -> Emulat
 
 
 def _toolchain(workshop: Workshop, pins: Sequence[str]) -> Path:
-    found = _remembered(workshop, pins, None, None, ())
-    return _installed("environment", digest_of(lock_of(found)), found, workshop)
+    """What builds from source: the farm's choice, so no check-in is to blame where it cannot be had."""
+    try:
+        found = _remembered(workshop, pins, None, None, ())
+        return _installed("environment", digest_of(lock_of(found)), found, workshop)
+    except Failed as error:
+        raise Failed("farm", f"the toolchain: {error}") from None
 
 
 def _installed(kind: str, key: str, packages: Sequence[Wheel], workshop: Workshop) -> Path:
@@ -321,10 +343,13 @@ def _remembered(
     """What pip chose, found once per platform, so that nothing drifts."""
 
     def ask(folder: Path) -> None:
-        requirements = [*pins, *(f"{name}=={version}" for name, version in (locked or {}).items())]
-        found = workshop.pip.resolve(requirements, built)
-        if locked is not None:
-            _check_complete(found, [*pins, *(f"{wheel.name}==" for wheel in built)], locked, str(lock_name))
+        try:
+            found = _locked(workshop.pip, pins, locked, str(lock_name), built)
+        except Failed as error:
+            names = [pin.partition("==")[0] for pin in pins] + [wheel.name for wheel in built]
+            raise Failed(
+                error.fault, f"component {' and '.join(map(repr, names))} (at: environment): {error}"
+            ) from None
         plain = [{"name": wheel.name, "version": wheel.version, "sha256": wheel.sha256} for wheel in found]
         (folder / "wheels.json").write_text(json.dumps(plain))
 
@@ -339,8 +364,21 @@ def _remembered(
     return [Wheel(**wheel) for wheel in stored]
 
 
-def _check_complete(found: Sequence[Wheel], pins: Sequence[str], locked: Mapping[str, str], lock_name: str) -> None:
-    known = {*locked, *(normal(pin.partition("==")[0]) for pin in pins)}
+def _locked(
+    pip: Pip, pins: Sequence[str], locked: Mapping[str, str] | None, lock_name: str, built: Sequence[Wheel]
+) -> list[Wheel]:
+    """All wheels for these pins, as the lock has them. A lock that cannot be resolved is never the stack's fault."""
+    if locked is None:
+        return pip.resolve(pins, built)
+    try:
+        found = pip.resolve([*pins, *(f"{name}=={version}" for name, version in locked.items())], built)
+    except Failed as error:
+        if error.fault != "stack":
+            raise
+        pip.resolve(pins, built)  # where the components cannot be had without the lock either, they are to blame
+        raise Failed("farm", f"{lock_name} cannot be resolved: {error}") from None
+    known = {*locked, *(normal(pin.partition("==")[0]) for pin in pins), *(wheel.name for wheel in built)}
     missing = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.name not in known]
     if missing:
-        raise Failed("stack", f"{lock_name} is not complete: {', '.join(missing)} missing")
+        raise Failed("farm", f"{lock_name} is not complete: {', '.join(missing)} missing")
+    return found

@@ -5,7 +5,6 @@ content against the seal, so what is handed out is what was made. Removal is lea
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed
+from workers import room
 
 LIMIT_MIB = 3072
 # Longer than any session lasts: what a running session may still use is never removed
@@ -53,18 +53,15 @@ class Cache:
             shutil.rmtree(left_over)
         part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.root))
         try:
-            content = part / "content"
-            content.mkdir()
-            make(content)
-            digest, size = digest_of_tree(content)
-            (part / "seal").write_text(json.dumps({"digest": digest, "bytes": size}))
-            part.chmod(0o755)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise Failed("farm", f"there is no room left for builds under {self.root}") from None
+            with room.needed(f"builds under {self.root}"):
+                content = part / "content"
+                content.mkdir()
+                make(content)
+                digest, size = digest_of_tree(content)
+                (part / "seal").write_text(json.dumps({"digest": digest, "bytes": size}))
+                part.chmod(0o755)
+                shutil.rmtree(folder, ignore_errors=True)
+                part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

@@ -3,18 +3,26 @@
 No hook, filter, submodule or configuration of the repository takes part: blobs are written as they are stored.
 """
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, Fault
+from workers import room
+
+T = TypeVar("T")
 
 FETCH_TIMEOUT_S = 300.0
 READ_TIMEOUT_S = 60.0
+TURN_TIMEOUT_S = 900.0  # longer than two fetches take
 TREE_LIMIT_MIB = 512
 TREE_LIMIT_FILES = 50_000
 
@@ -36,6 +44,10 @@ _CONFIG = """[safe]
 """
 
 
+class _Damaged(Failed):
+    """Our copy of a repository does not hold what it should."""
+
+
 @dataclass(frozen=True)
 class _Entry:
     mode: str
@@ -51,18 +63,29 @@ class Mirror:
     folder: Path
 
     def bring(self, commit: str) -> None:
-        """Make sure that `commit` is here.
+        """Make sure that `commit` is here; a copy that is damaged is made again.
 
         Raises Failed: farm if the repository does not answer, stack if it has no such commit.
         """
         if not _COMMIT.fullmatch(commit):
             raise Failed("stack", f"{commit[:80]!r} is not a full commit id")
+        with self._own_turn():
+            try:
+                self._bring(commit)
+            except Failed as error:
+                if error.fault == "stack" or not self._answers():
+                    raise
+                self._make_again(commit)
+
+    def _bring(self, commit: str) -> None:
         if not (self.folder / "HEAD").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder.parent / "gitconfig").write_text(_CONFIG)
             self._git("init", "--quiet", "--bare", "--template=", ".", timeout_s=READ_TIMEOUT_S)
         if self._has(commit):
             return
+        for left_over in (*self.folder.glob("*.lock"), *(self.folder / "refs").rglob("*.lock")):
+            left_over.unlink()  # of a killed git: it is our turn
         self._fetch("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
         if not self._has(commit):
             # not on a branch any more: many servers still give it when asked by name
@@ -72,22 +95,19 @@ class Mirror:
 
     def tree_of(self, commit: str) -> str:
         """The id of the commit's tree: the same for equal contents."""
-        return self._read("rev-parse", "--verify", f"{commit}^{{tree}}").decode().strip()
+        asked = "rev-parse", "--verify", f"{commit}^{{tree}}"
+        return self._mended(commit, lambda: self._read(*asked)).decode().strip()
 
     def extract(self, commit: str, target: Path, *, submodules: bool = False) -> None:
         """Write the commit's files into the empty folder `target`; submodules become empty folders where they may be.
 
         Raises Failed (stack) for what we do not take: paths or links that leave the tree, submodules, too much.
         """
-        everything = self._entries(commit)
+        everything, contents = self._mended(commit, lambda: self._files(commit, submodules=submodules))
         entries = [entry for entry in everything if entry.mode != _SUBMODULE]
         for entry in everything:
-            if entry.mode == _SUBMODULE and not submodules:
-                told = "put its files into the repository, or pin a package"
-                raise Failed("stack", f"{entry.path!r} is a submodule: {told}")
             if entry.mode == _SUBMODULE:
                 (target / entry.path).mkdir(parents=True)
-        contents = self._blobs([entry.blob for entry in entries])
         for entry, content in zip(entries, contents, strict=True):
             if entry.mode != _LINK:
                 _write_file(target / entry.path, content, 0o755 if entry.mode == _PROGRAM else 0o644)
@@ -102,6 +122,62 @@ class Mirror:
         for path, _ in links:  # when all are there: where one leads can depend on another
             _check_link(target, path)
 
+    def _files(self, commit: str, *, submodules: bool) -> tuple[list[_Entry], list[bytes]]:
+        """Everything in the commit, and the contents of what is no submodule, in the same order."""
+        everything = self._entries(commit)
+        for entry in everything:
+            if entry.mode == _SUBMODULE and not submodules:
+                told = "put its files into the repository, or pin a package"
+                raise Failed("stack", f"{entry.path!r} is a submodule: {told}")
+        return everything, self._blobs([entry.blob for entry in everything if entry.mode != _SUBMODULE])
+
+    def _mended(self, commit: str, read: Callable[[], T]) -> T:
+        """What `read` finds; where our copy turns out to be damaged, it is made again first."""
+        try:
+            return read()
+        except _Damaged:
+            with self._own_turn():
+                try:
+                    return read()  # somebody else may have mended it
+                except _Damaged:
+                    self._make_again(commit)
+                    return read()
+
+    def _make_again(self, commit: str) -> None:
+        """Fetch everything into a new folder, and put it into the place of ours."""
+        fresh = Mirror(self.url, self.folder.with_name(f".part-{self.folder.name}"))
+        shutil.rmtree(fresh.folder, ignore_errors=True)  # of a killed process: it is our turn
+        try:
+            fresh._bring(commit)
+            shutil.rmtree(self.folder)
+            fresh.folder.rename(self.folder)
+        finally:
+            shutil.rmtree(fresh.folder, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        """Whether the repository is there, so that what cannot be fetched is for a fault of our copy."""
+        try:
+            asked = self._git("ls-remote", "--quiet", "--", self.url, timeout_s=READ_TIMEOUT_S, check=False, own=False)
+        except Failed:
+            return False
+        return asked.returncode == 0
+
+    @contextlib.contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        """One process at a time; the kernel ends the turn of one that was killed."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        deadline = time.monotonic() + TURN_TIMEOUT_S
+        with self.folder.with_name(f"{self.folder.name}.turn").open("w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise Failed("farm", f"our copy of {self.url} is in use for too long") from None
+                    time.sleep(0.05)
+            yield
+
     def _entries(self, commit: str) -> list[_Entry]:
         entries, size = [], 0
         for line in self._read("ls-tree", "-r", "-z", "-l", "--full-tree", commit).split(b"\0")[:-1]:
@@ -110,6 +186,8 @@ class Mirror:
             path = os.fsdecode(raw_path)
             if path.startswith("/") or not all(part not in ("", ".", "..", ".git") for part in path.split("/")):
                 raise Failed("stack", f"{path!r} leaves the repository")
+            if length == "BAD":
+                raise _Damaged("farm", f"our copy of {self.url} lacks the content of {path!r}")
             entries.append(_Entry(mode, blob, path))
             size += 0 if mode == _SUBMODULE else int(length)
         if len(entries) > TREE_LIMIT_FILES or size > TREE_LIMIT_MIB << 20:
@@ -121,6 +199,8 @@ class Mirror:
         contents, at = [], 0
         for _ in blobs:
             end = listing.index(b"\n", at)
+            if listing.endswith(b" missing", at, end):
+                raise _Damaged("farm", f"our copy of {self.url} lacks {listing[at:end].decode()}")
             size = int(listing[at:end].split()[2])
             contents.append(listing[end + 1 : end + 1 + size])
             at = end + 1 + size + 1
@@ -131,22 +211,26 @@ class Mirror:
             "fetch", "--quiet", "--no-tags", "--", self.url, *refs, timeout_s=FETCH_TIMEOUT_S, check=False
         )
         if answer.returncode:
-            raise Failed("farm", f"{self.url} cannot be fetched: {_last_line(answer.stderr)}")
+            raise Failed("farm", f"{self.url} cannot be fetched: {_reason(answer.stderr)}")
 
     def _has(self, commit: str) -> bool:
         return self._git("cat-file", "-e", f"{commit}^{{tree}}", timeout_s=READ_TIMEOUT_S, check=False).returncode == 0
 
     def _read(self, *arguments: str, given: bytes = b"") -> bytes:
-        return self._git(*arguments, timeout_s=READ_TIMEOUT_S, given=given).stdout
+        answer = self._git(*arguments, timeout_s=READ_TIMEOUT_S, given=given, check=False)
+        if answer.returncode:
+            raise _Damaged("farm", f"git {arguments[0]} of {self.url} failed: {_reason(answer.stderr)}")
+        return answer.stdout
 
     def _git(
-        self, *arguments: str, timeout_s: float, check: bool = True, given: bytes = b""
+        self, *arguments: str, timeout_s: float, check: bool = True, given: bytes = b"", own: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
+        """Run git, by default in our copy."""
         environment = {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "HOME": os.environ.get("HOME", "/root"),  # ssh keys of the worker, for ssh:// repositories
             "LC_ALL": "C",
-            "GIT_DIR": str(self.folder),
+            **({"GIT_DIR": str(self.folder)} if own else {"GIT_CEILING_DIRECTORIES": str(self.folder.parent.parent)}),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_CONFIG_GLOBAL": str(self.folder.parent / "gitconfig"),
             "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
@@ -157,7 +241,7 @@ class Mirror:
         try:
             answer = subprocess.run(
                 ["git", *arguments],
-                cwd=self.folder,
+                cwd=self.folder if own else self.folder.parent,
                 env=environment,
                 input=given,
                 capture_output=True,
@@ -167,7 +251,7 @@ class Mirror:
         except subprocess.TimeoutExpired:
             raise Failed("farm", f"git {arguments[0]} of {self.url} took more than {timeout_s:.0f} s") from None
         if check and answer.returncode:
-            raise Failed("farm", f"git {arguments[0]} of {self.url} failed: {_last_line(answer.stderr)}")
+            raise Failed("farm", f"git {arguments[0]} of {self.url} failed: {_reason(answer.stderr)}")
         return answer
 
 
@@ -178,7 +262,8 @@ def apply_patch(tree: Path, patch: Path, target: Path) -> None:
     """
     if not patch.is_file():
         raise Failed("farm", f"the patch {patch.name[:12]} is not in the farm's store")
-    shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
+    with room.needed("a patched component"):
+        shutil.copytree(tree, target, symlinks=True, dirs_exist_ok=True)
     command = ["git", "apply", "--whitespace=nowarn", str(patch.resolve())]
     environment = {
         "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -191,7 +276,8 @@ def apply_patch(tree: Path, patch: Path, target: Path) -> None:
         command, cwd=target, env=environment, capture_output=True, timeout=READ_TIMEOUT_S, check=False
     )
     if done.returncode:
-        raise Failed("stack", f"the patch does not apply: {_last_line(done.stderr)}")
+        fault: Fault = "farm" if room.told_full(done.stderr.decode("utf-8", "replace")) else "stack"
+        raise Failed(fault, f"the patch does not apply: {_reason(done.stderr)}")
     for folder, folders, files in os.walk(target):
         for name in (*folders, *files):
             path = os.path.join(folder, name)
@@ -205,6 +291,8 @@ def _write_file(path: Path, content: bytes, mode: int) -> None:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb") as file:
             file.write(content)
     except OSError as error:
+        if room.is_full(error):
+            raise
         raise Failed("stack", f"{path.name!r} cannot be written: {error.strerror}") from None
 
 
@@ -216,6 +304,8 @@ def _write_link(root: Path, path: str, target: str) -> None:
             raise Failed("stack", f"the link {path!r} lies behind another link")
         link.symlink_to(target)
     except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and room.is_full(error):
+            raise
         raise Failed("stack", f"the link {path!r} cannot be made: {error}") from None
 
 
@@ -228,6 +318,8 @@ def _check_link(root: Path, path: str) -> None:
         raise Failed("stack", f"the link {path!r} leads out of the repository")
 
 
-def _last_line(raw: bytes) -> str:
+def _reason(raw: bytes) -> str:
+    """Of what git says: what it failed of, before its advice."""
     lines = raw.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "git says nothing"
+    failed = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (failed[:1] or lines[-1:] or ["git says nothing"])[0]

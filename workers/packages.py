@@ -12,8 +12,15 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from scenarios.contract import Failed
+from workers import room
 
 PIP_TIMEOUT_S = 300.0
+ALWAYS_THERE = "pip"  # a package that every index has
+
+_SILENCE = re.compile(
+    "Could not fetch URL|Retrying \\(|ReadTimeoutError|HTTP error [0-9]|IncompleteRead|DO NOT MATCH THE HASHES"
+)
+_VERSIONS = re.compile(r"\(from versions: ([^()]*,[^()]*)\)")
 
 
 @dataclass(frozen=True)
@@ -47,12 +54,19 @@ class Pip:
     home: Path
 
     def resolve(self, requirements: Sequence[str], built: Sequence[Wheel] = ()) -> list[Wheel]:
-        """What would be installed, sorted by name, with the wheels that were built here; raises Failed."""
+        """What would be installed, sorted by name, with the wheels that were built here.
+
+        Raises Failed: stack where an index that does answer has no such packages, or none that go together; else farm.
+        """
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             options = ["--dry-run", "--ignore-installed", "--report", str(report)]
             files = [str(wheel.file) for wheel in built]
-            self._install([*requirements, *files], options, " and ".join(requirements[:1]))
+            try:
+                self._install([*requirements, *files], options, " and ".join(requirements[:1]))
+            except Failed as error:
+                self._blame_index_first(error)
+                raise
             found = json.loads(report.read_text())["install"]
         own = {wheel.name for wheel in built}
         wheels = [
@@ -72,26 +86,36 @@ class Pip:
             requirements = [wheel.requirement for wheel in wheels]
             self._install(requirements, ["--no-deps", "--require-hashes", "--target", str(target)], "packages")
 
+    def _blame_index_first(self, error: Failed) -> None:
+        """One that has not even the package which is always there has an outage, whatever words it finds for that."""
+        if error.fault == "stack" and self._run("index", "versions", ALWAYS_THERE, what=ALWAYS_THERE).returncode:
+            raise Failed("farm", f"the package index does not answer: it knows no {ALWAYS_THERE} either; {error}")
+
     def _install(self, requirements: Sequence[str], options: Sequence[str], what: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             wanted = Path(folder) / "requirements.txt"
             wanted.write_text("".join(f"{line}\n" for line in requirements))
-            command = [
-                str(self.home / "venv" / "bin" / "python"), "-I", "-m", "pip", "--verbose", "--no-color", "--no-input",
-                "--disable-pip-version-check", "--retries", "2", "--timeout", "20",
-                "--cache-dir", str(self.home / "cache" / "pip"),
+            answer = self._run(
                 "install", "--find-links", str(self.home / "cache" / "wheels"), "--only-binary=:all:",
                 "--no-warn-script-location", *options, "--requirement", str(wanted),
-            ]  # fmt: skip
-            try:
-                answer = subprocess.run(
-                    command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                raise Failed("farm", f"pip took more than {PIP_TIMEOUT_S:.0f} s for {what}") from None
+                what=what,
+            )  # fmt: skip
         if answer.returncode:
             raise _failure(answer.stdout)
+
+    def _run(self, *arguments: str, what: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            str(self.home / "venv" / "bin" / "python"), "-I", "-m", "pip", "--verbose", "--no-color", "--no-input",
+            "--disable-pip-version-check", "--retries", "2", "--timeout", "20",
+            "--cache-dir", str(self.home / "cache" / "pip"), *arguments,
+        ]  # fmt: skip
+        try:
+            return subprocess.run(
+                command, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True, errors="replace", timeout=PIP_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise Failed("farm", f"pip took more than {PIP_TIMEOUT_S:.0f} s for {what}") from None
 
 
 def _sha256_of(download: Mapping[str, Any]) -> str:
@@ -103,22 +127,27 @@ def _sha256_of(download: Mapping[str, Any]) -> str:
 
 
 def _failure(output: str) -> Failed:
-    """Whose fault it is that pip could not: an index that answers "no such package" speaks of the check-in."""
-    lines = output.splitlines()
-    silent = [line.strip() for line in lines if _is_silence(line)]
-    if silent:
+    """Whose fault it is that pip could not: an index that answers "no such package" speaks of what was asked."""
+    lines = [line.strip() for line in output.splitlines()]
+    if full := [line for line in lines if room.told_full(line)]:
+        return Failed("farm", f"there is no room left for packages: {full[-1][-300:]}")
+    if silent := [line for line in lines if _SILENCE.search(line) and "404 Client Error" not in line]:
         return Failed("farm", f"the package index does not answer: {silent[-1][:300]}")
-    errors = [line.partition("ERROR:")[2].strip() for line in lines if "ERROR:" in line]
-    return Failed(
-        "stack",
-        f"cannot be installed: {errors[0][:400] if errors else lines[-1][:400] if lines else 'no reason given'}",
-    )
+    errors = [_VERSIONS.sub(_newest, line.partition("ERROR:")[2].strip()) for line in lines if "ERROR:" in line]
+    told = errors[:1] + _conflict(lines) if errors else lines[-1:]
+    return Failed("stack", f"cannot be installed: {' '.join(told)[:600] or 'no reason given'}")
 
 
-def _is_silence(line: str) -> bool:
-    if "Could not fetch URL" in line:
-        return "404 Client Error" not in line
-    return "Retrying (" in line or "No space left on device" in line or "ReadTimeoutError" in line
+def _newest(versions: re.Match[str]) -> str:
+    return f"(from versions: … {', '.join(versions[1].split(', ')[-3:])})"
+
+
+def _conflict(lines: Sequence[str]) -> list[str]:
+    """What pip says of requirements that do not go together."""
+    if "The conflict is caused by:" not in lines:
+        return []
+    said = lines[lines.index("The conflict is caused by:") + 1 :]
+    return ["; ".join(said[: said.index("")] if "" in said else said)]
 
 
 def lock_of(wheels: Sequence[Wheel]) -> str:

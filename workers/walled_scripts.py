@@ -13,6 +13,7 @@ from workers import sandbox
 STAGE = "farm-stage: "  # what a script says before the stage that it begins
 _DONE = "farm-ended"
 _WAIT = f"\necho {_DONE}\nexec cat\n"  # until the worker has read what was made, or has died
+_NOISE = (STAGE, "note: This error originates from a subprocess", "\N{MULTIPLICATION SIGN} Encountered error")
 _LINES, _CHARACTERS = 40, 400
 
 
@@ -25,7 +26,8 @@ class Ended:
 
     def last_words(self) -> str:
         """What tells of its failure, for people."""
-        telling = [line for line in self.words if "error" in line.lower()] or [line for line in self.words if line][-3:]
+        said = [line for line in self.words if not line.startswith(_NOISE)]
+        telling = [line for line in said if "error" in line.lower()] or [line for line in said if line][-3:]
         return " | ".join(telling)[-_CHARACTERS:] or "nothing was said"
 
 

@@ -19,8 +19,10 @@ TOOLCHAIN = ("pbr==7.0.1", "pip==25.0.1", "setuptools==80.9.0", "wheel==0.45.1")
 TIMEOUT_S = 300.0
 LIMIT_MIB = 256
 _OUT = "/out"
-_SCRIPT = """
-cp -r /source /tmp/source && cd /tmp
+_SCRIPT = f"""
+echo {walled_scripts.STAGE}unpack
+cp -r /source /tmp/source && cd /tmp || exit 1
+echo {walled_scripts.STAGE}wheel
 /usr/bin/python3 -m pip wheel --no-deps --no-build-isolation --no-index --no-cache-dir --disable-pip-version-check \\
 	--wheel-dir /out /tmp/source || exit 1
 """

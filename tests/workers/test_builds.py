@@ -1,5 +1,8 @@
 """From a check-in to a build: real git, real packages from the index, errors in one line with whose fault it is."""
 
+import http.server
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,19 +83,15 @@ BAD_CHECK_INS = {
     "misspelt key": ({"stack.toml": recipe(rest="[swift]\nreplica = 3\n")}, "did you mean 'replicas'"),
     "no such version": (
         {"stack.toml": recipe("swift==2.38.999"), "lock.txt": example_lock()},
-        "swift==2.38.999",
+        "swift==2.38.999 (from versions: … ",
     ),
-    "no such package": (
-        {"stack.toml": recipe(), "lock.txt": example_lock() + "no-such-package-of-the-farm==1\n"},
-        "no-such-package-of-the-farm==1",
+    "a port of ours": (
+        {"stack.toml": recipe(rest="[swift.proxy]\nbind_port = 6200\n")},
+        "swift.proxy.bind_port is the farm's to set",
     ),
-    "only source, which would have to run": (
-        {"stack.toml": recipe(), "lock.txt": example_lock() + "netifaces==0.11.0\n"},
-        "netifaces==0.11.0",
-    ),
-    "lock not complete": (
-        {"stack.toml": recipe(), "lock.txt": without("greenlet")},
-        "lock.txt is not complete: greenlet",
+    "a folder of ours": (
+        {"stack.toml": recipe(rest=PATH_PART.format("src").replace("extra", "libraries")), "src/a.py": ""},
+        "'libraries' is taken already",
     ),
     "lock contradicts": ({"stack.toml": recipe(), "lock.txt": example_lock() + "idna==3.9\n"}, "idna is pinned twice"),
     "lock with an option": ({"stack.toml": recipe(), "lock.txt": "--index-url http://127.0.0.1:1/\n"}, "lock.txt:1:"),
@@ -119,15 +118,56 @@ def test_a_bad_check_in_is_told_in_one_line(repository: DeploymentRepository, wo
     assert "\n" not in str(caught.value)
 
 
+BAD_LOCKS = {
+    "no such package": (example_lock() + "no-such-package-of-the-farm==1\n", "lock.txt cannot be resolved: .*no-such"),
+    "only source, which would have to run": (example_lock() + "netifaces==0.11.0\n", "netifaces==0.11.0"),
+    "not complete": (without("greenlet"), "lock.txt is not complete: greenlet"),
+    "contradicts the component": (without("eventlet") + "eventlet==0.20.0\n", "swift 2.38.3 depends on eventlet"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LOCKS)
+def test_a_lock_that_cannot_be_resolved_is_never_the_stacks_fault(
+    repository: DeploymentRepository, workshop: Workshop, case: str
+) -> None:
+    lock, message = BAD_LOCKS[case]
+    with pytest.raises(Failed, match=message) as caught:
+        resolve(repository.check_in({"stack.toml": recipe(), "lock.txt": lock}), workshop)
+    assert caught.value.fault == "farm", str(caught.value)
+
+
+class Outage(http.server.BaseHTTPRequestHandler):
+    """An index that answers, but not with what was asked for: `/503/…` with that status, `/200/…` with a login page."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        self.end_headers()
+        self.wfile.write(b"<html>please log in</html>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def outage() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Outage) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+@pytest.mark.parametrize("index", ["refused", "503", "404", "200"])
 def test_an_index_that_does_not_answer_is_the_farms_fault(
-    repository: DeploymentRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    repository: DeploymentRepository, tmp_path: Path, outage: str, index: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "venv").symlink_to(FARM_HOME / "venv")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:1/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
+    address = "http://127.0.0.1:1" if index == "refused" else f"{outage}/{index}"
+    monkeypatch.setenv("PIP_INDEX_URL", f"{address}/simple")
     for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(Failed, match="index does not answer") as caught:

@@ -1,14 +1,18 @@
 """Files of a check-in, from repositories that are hostile: what leaves the tree is refused, nothing of them runs."""
 
 import os
+import shutil
 import subprocess
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scenarios.contract import Failed
 from tests.helpers.check_ins import DeploymentRepository
-from workers.checkouts import Mirror
+from workers import room
+from workers.checkouts import Mirror, apply_patch
 
 
 @pytest.fixture
@@ -137,3 +141,72 @@ def test_a_repository_that_does_not_answer_is_the_farms_fault(tmp_path: Path, ur
     with pytest.raises(Failed, match="cannot be fetched") as caught:
         Mirror(url, tmp_path / "m.git").bring("f" * 40)
     assert caught.value.fault == "farm"
+
+
+def cut_objects(folder: Path) -> None:
+    for file in (*folder.glob("objects/pack/*.pack"), *folder.glob("objects/??/*")):
+        file.chmod(0o644)
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def lose_blobs(folder: Path) -> None:
+    for file in folder.glob("objects/??/*"):
+        if zlib.decompress(file.read_bytes()).startswith(b"blob"):
+            file.unlink()
+
+
+def empty_head(folder: Path) -> None:
+    (folder / "HEAD").write_text("")
+
+
+def lose_objects(folder: Path) -> None:
+    shutil.rmtree(folder / "objects")
+
+
+def locks_of_a_killed_git(folder: Path) -> None:
+    for name in ("packed-refs", "config", "refs/heads/main"):
+        (folder / f"{name}.lock").write_text("")
+
+
+@pytest.mark.parametrize("damage", [cut_objects, lose_blobs, empty_head, lose_objects, locks_of_a_killed_git])
+def test_a_damaged_copy_is_made_again(
+    repository: DeploymentRepository, mirror: Mirror, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    first = repository.check_in({"a": "1"})
+    extract(mirror, first.commit, tmp_path / "before")
+    damage(mirror.folder)
+    assert (extract(mirror, first.commit, tmp_path / "after") / "a").read_text() == "1"
+    second = repository.check_in({"a": "2"})
+    assert (extract(mirror, second.commit, tmp_path / "next") / "a").read_text() == "2"
+
+
+def test_a_repository_that_is_away_costs_no_copy(
+    repository: DeploymentRepository, mirror: Mirror, tmp_path: Path
+) -> None:
+    known = repository.check_in({"a": "1"})
+    mirror.bring(known.commit)
+    away = repository.path.rename(tmp_path / "away")
+    with pytest.raises(Failed, match="cannot be fetched") as caught:
+        mirror.bring("f" * 40)
+    assert caught.value.fault == "farm"
+    assert (extract(mirror, known.commit, tmp_path / "tree") / "a").read_text() == "1"
+    assert away.is_dir()
+
+
+@pytest.mark.machine
+def test_a_full_disk_is_never_the_stacks_fault(
+    repository: DeploymentRepository, mirror: Mirror, tmp_path: Path
+) -> None:
+    build = repository.check_in({"a": "x" * 100_000})
+    mirror.bring(build.commit)
+    target, full = tmp_path / "target", "no room left for it"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(target)], check=True, timeout=30)
+    try:
+        with pytest.raises(Failed, match=full) as extracted, room.needed("it"):
+            mirror.extract(build.commit, target)
+        with pytest.raises(Failed, match="no room left") as patched:
+            apply_patch(repository.path, repository.path / "a", target)
+        assert {extracted.value.fault, patched.value.fault} == {"farm"}
+    finally:
+        subprocess.run(["umount", str(target)], check=True, timeout=30)

@@ -119,7 +119,11 @@ def component(folder: Path, before: str = "", more: str = "") -> PlannedBuild:
 @pytest.mark.parametrize(
     ("before", "more", "told"),
     [
-        ("raise ValueError('as bad as it gets')", "", "component 'swift' cannot be built: .*as bad as it gets"),
+        (
+            "raise ValueError('as bad as it gets')",
+            "",
+            "component 'swift' cannot be built .at: wheel.: .*as bad as it gets",
+        ),
         ("", "install_requires=['x @ http://127.0.0.1/x.whl']", "requires 'x ?@ http://127.0.0.1/x.whl'"),
         ("", "install_requires=['no-such-package-of-the-farm==1']", "no-such-package-of-the-farm==1"),
     ],

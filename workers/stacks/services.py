@@ -50,9 +50,11 @@ class Services:
             while not self._ready and not self._ended:
                 if time.monotonic() > deadline:
                     limit = f"{self._ready_timeout_s:.0f} s"
-                    raise Failed("stack", f"{self._stack} is not ready after {limit}: {self.last_words()}")
+                    raise Failed(
+                        "stack", f"{self._stack} is not ready after {limit} (at: deployment): {self.last_words()}"
+                    )
                 if not self.running().alive():
-                    raise Failed("stack", f"{self._stack} ended while starting: {self.last_words(_OUTSIDE)}")
+                    raise Failed("stack", f"{self._stack} ended (at: deployment): {self.last_words(_OUTSIDE)}")
                 self._changed.wait(0.2)
         self.require_all()
 
@@ -61,7 +63,9 @@ class Services:
         with self._changed:
             for name, status in self._ended.items():
                 title = self._titles.get(name, name)
-                raise Failed("stack", f"{self._stack}'s {title} ended with {status}: {self.last_words(name)}")
+                raise Failed(
+                    "stack", f"{self._stack}'s {title} ended with {status} (at: deployment): {self.last_words(name)}"
+                )
 
     def running(self) -> sandbox.Sandbox:
         if self._sandbox is None:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scenarios.contract import Failed
 from scenarios.recipe import SwiftSettings
 from workers.stacks.swift_rings import PORTS
 
@@ -22,13 +21,6 @@ _PIPELINE_BEFORE = (
     "listing_formats",
 )
 _PIPELINE_AFTER = ("copy", "slo", "dlo", "proxy-logging", "proxy-server")
-# What decides where a server listens, as whom it runs, and what it is: the farm's, not a recipe's
-_OWN_KEYS = {
-    "use", "bind_ip", "bind_port", "user", "workers", "swift_dir", "devices", "mount_check", "recon_cache_path",
-    "cert_file", "key_file", "memcache_servers", "pipeline", "log_level", "log_facility", "log_address",
-    "log_udp_host", "log_udp_port", "log_custom_handlers", "lock_path", "keep_idle", "here",
-}  # fmt: skip
-
 Setting = str | int | float | bool
 
 
@@ -45,16 +37,13 @@ class Place:
 
 
 def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
-    """Path inside the walls → text. Raises Failed (stack) for settings that a recipe may not make."""
+    """Path inside the walls → text."""
     servers: dict[str, Mapping[str, Setting]] = {
         "account": settings.account,
         "container": settings.container,
         "object": settings.object,
     }
-    texts = {
-        f"{SWIFT_DIR}/{kind}-server.conf": _storage_server(kind, settings, _checked(f"swift.{kind}", own))
-        for kind, own in servers.items()
-    }
+    texts = {f"{SWIFT_DIR}/{kind}-server.conf": _storage_server(kind, settings, own) for kind, own in servers.items()}
     texts[f"{SWIFT_DIR}/proxy-server.conf"] = _proxy_server(settings, place)
     if place.s3:
         texts[f"{SWIFT_DIR}/s3-server.conf"] = _proxy_server(settings, place, s3=True)
@@ -102,18 +91,13 @@ def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Settin
 
 
 def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) -> str:
-    own = _checked("swift.proxy", settings.proxy)
     filters = {item.name: item for item in settings.filters}
-    own_names = {*_PIPELINE_BEFORE, *_PIPELINE_AFTER, "s3api", "tempauth", "memcache", "versioned_writes"}
-    taken = sorted(filters.keys() & own_names)
-    if taken or len(filters) < len(settings.filters):
-        raise Failed("stack", f"stack.toml: swift.filters: the name {(taken or sorted(filters))[0]!r} is taken already")
     login = ("s3api", "tempauth") if s3 else ("tempauth",)
     port = S3_PORT if s3 else PROXY_PORT
     sections: dict[str, Mapping[str, Setting]] = {
         "DEFAULT": {**_common(settings), "bind_ip": place.address, "bind_port": port},
         "pipeline:main": {"pipeline": " ".join((*_PIPELINE_BEFORE, *login, *filters, *_PIPELINE_AFTER))},
-        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **own},
+        "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **settings.proxy},
         "filter:tempauth": {
             "use": "egg:swift#tempauth",
             f"user_{ACCOUNT}_{USER}": f"{place.password} .admin",
@@ -129,20 +113,12 @@ def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) ->
         sections["filter:s3api"] = {"use": "egg:swift#s3api", "min_segment_size": 1}
         sections["filter:slo"] = {"use": "egg:swift#slo", "allow_async_delete": False}
     for name, item in filters.items():
-        settings_of = _checked(f"swift.filters: {name}", item.settings)
-        sections[f"filter:{name}"] = {"paste.filter_factory": item.factory, **settings_of}
+        sections[f"filter:{name}"] = {"paste.filter_factory": item.factory, **item.settings}
     return _sections(sections)
 
 
 def _common(settings: SwiftSettings) -> dict[str, Setting]:
     return {"workers": settings.workers, "user": "stack", "swift_dir": SWIFT_DIR, "log_level": "WARNING"}
-
-
-def _checked(where: str, own: Mapping[str, Setting]) -> Mapping[str, Setting]:
-    for key in own:
-        if key in _OWN_KEYS:
-            raise Failed("stack", f"stack.toml: {where}.{key} is the farm's to set")
-    return own
 
 
 def _sections(sections: Mapping[str, Mapping[str, Setting]]) -> str:

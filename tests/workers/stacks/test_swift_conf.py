@@ -1,10 +1,10 @@
 """Swift's configuration from a recipe: its settings arrive, ours stay ours."""
 
 import configparser
+from typing import Any
 
 import pytest
 
-from scenarios.contract import Failed
 from scenarios.recipe import Filter, SwiftSettings
 from workers.stacks.swift_conf import Place, configuration
 
@@ -44,20 +44,25 @@ def test_filters_stand_right_behind_authentication() -> None:
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (SwiftSettings(proxy={"bind_ip": "0.0.0.0"}), "swift.proxy.bind_ip"),
-        (SwiftSettings(object={"devices": "/"}), "swift.object.devices"),
-        (SwiftSettings(account={"use": "egg:mine"}), "swift.account.use"),
-        (SwiftSettings(container={"user": "root"}), "swift.container.user"),
-        (SwiftSettings(filters=(Filter("tempauth", "m:f"),)), "tempauth"),
-        (SwiftSettings(filters=(Filter("a", "m:f"), Filter("a", "m:g"))), "'a'"),
-        (SwiftSettings(filters=(Filter("a", "m:f", {"use": "egg:mine"}),)), "swift.filters: a.use"),
+        ({"proxy": {"bind_port": 6200}}, "swift.proxy.bind_port is the farm's"),
+        ({"object": {"devices": "/"}}, "swift.object.devices is the farm's"),
+        ({"account": {"use": "egg:mine"}}, "swift.account.use is the farm's"),
+        ({"container": {"user": "root"}}, "swift.container.user is the farm's"),
+        ({"filters": (Filter("tempauth", "m:f"),)}, "'tempauth' is taken"),
+        ({"filters": (Filter("a", "m:f"), Filter("a", "m:g"))}, "'a' is taken"),
+        ({"filters": (Filter("a", "m:f", {"use": "egg:mine"}),)}, "swift.filters: a.use is the farm's"),
     ],
 )
-def test_what_is_the_farms_is_refused_by_name(settings: SwiftSettings, named: str) -> None:
-    with pytest.raises(Failed) as caught:
-        configuration(settings, PLACE)
-    assert caught.value.fault == "stack"
-    assert named in str(caught.value)
+def test_what_is_the_farms_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        SwiftSettings(**settings)
+
+
+def test_no_filter_of_ours_can_be_replaced() -> None:
+    ours = {name.partition(":")[2] for name in read(SwiftSettings(), "proxy-server") if name.startswith("filter:")}
+    for name in ours:
+        with pytest.raises(ValueError, match="is taken"):
+            SwiftSettings(filters=(Filter(name, "m:f"),))
 
 
 def test_a_value_cannot_bring_lines_of_its_own() -> None:
