@@ -270,13 +270,17 @@ def require_time(settings: Settings, builds: Sequence[PlannedBuild], name: str) 
 def planned_scenarios(asked: Sequence[ScenarioSettings]) -> tuple[PlannedScenario, ...]:
     """The scenarios that are asked for, or the default ones; raises BadData for what none of them can answer."""
     chosen = asked or tuple(ScenarioSettings(name) for name in BY_DEFAULT)
+    ways: list[tuple[str, parameters.Values]] = []
     for one in chosen:
         if one.name not in SCENARIOS:
             raise BadData(f"scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
         try:
-            parameters.read(SCENARIOS[one.name].parameters, one.params)
+            way = one.name, parameters.read(SCENARIOS[one.name].parameters, one.params)
         except ValueError as error:
             raise BadData(f"scenario '{one.name}': {error}") from None
+        if way in ways:  # two samples of one place would get the whole bundle rejected
+            raise BadData(f"scenario '{one.name}' is asked twice in the same way")
+        ways.append(way)
     # always in the same order: one that leaves a guest running for its proof comes last
     order = list(SCENARIOS)
     return tuple(

@@ -182,6 +182,7 @@ class FetchReport:
 
     took_s: float
     mib: float
+    cpu_s: float  # of both its ends
 
 
 @dataclass(frozen=True)
@@ -244,8 +245,11 @@ class Disk(Protocol):
 class MarkedVolume(Protocol):
     """A volume of a tenant who leaves: every sector of it carries the tenant's marker."""
 
-    def wipe(self, method: str) -> float:
-        """Wipe it; returns the seconds until that is on stable storage. Raises Unsupported."""
+    def wipe(self, method: str) -> tuple[float, float]:
+        """Wipe it; returns the seconds until that is on stable storage, and CPU seconds. Raises Unsupported.
+
+        The CPU time is of the tool that wipes, not of what the kernel does of it in its own threads.
+        """
 
     def prove_unreadable(self) -> str:
         """Nothing of the tenant can be read from the volume, all of it asked of its disk; raises WorkNotProven."""
@@ -366,6 +370,9 @@ class ServedBase(Protocol):
     def served_mib(self) -> float:
         """What was read of it for others so far, as the serving host's kernel counts."""
 
+    def server_cpu_s(self) -> float:
+        """CPU seconds of its server so far."""
+
 
 class Host(Protocol):
     name: str
@@ -470,6 +477,9 @@ class ObjectStore(Protocol):
     """The deployed object store. Uploads are incompressible bytes, the same for all that have the same size."""
 
     replicas: int  # on how many distinct disks the stack's settings put every stored object
+
+    def server_cpu_s(self) -> float:
+        """CPU seconds of all of its servers so far."""
 
     def upload_single(self, name: str, *, size_mib: int, style: UploadStyle = "slo") -> UploadReport:
         """One PUT, over S3 where the style is. Raises Unsupported for more than the store takes or has room for."""

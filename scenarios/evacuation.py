@@ -4,8 +4,9 @@ All guests of one host move to the other hosts in turn, one after the other or a
 and checks memory and a disk that all hosts reach, and sends a heartbeat every 5 ms to an observer.
 
 Measured: from the first request until the host is empty (`emptied_s`), from the first request to bring them back until
-all are (`returned_s`), the longest silence of any guest, both ways (`worst_silence_ms`), and the memory sent, both ways
-(`sent_mib`).
+all are (`returned_s`), the longest silence of any guest, both ways (`worst_silence_ms`), the memory sent, both ways
+(`sent_mib`), and the CPU time of both ways: of the receiving QEMUs until each move is done (`qemu_cpu_s`), of the
+sending ones to their last 10 ms (`source_cpu_s`) and of all hosts' libvirtd (`daemon_cpu_s`).
 
 Not measured: where a scheduler would put them; guests that come and go meanwhile.
 
@@ -17,9 +18,20 @@ the fault of the hypervisor.
 from collections.abc import Sequence
 
 from scenarios.contract import Bench, Cell, Failed, Guest, Host, Metric, Scenario, Sheet, Workload
-from scenarios.moves import Attempt, attempt_all, makespan_s, moved, sent_mib, silence_ms, two_hosts, working_guests
+from scenarios.moves import (
+    CPU_METRICS,
+    Attempt,
+    attempt_all,
+    makespan_s,
+    moved,
+    record_cpu,
+    sent_mib,
+    silence_ms,
+    two_hosts,
+    working_guests,
+)
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.survival import SETTLE_S, prove_survival_alone
+from scenarios.survival import SETTLE_S, is_heard, prove_survival_alone
 
 WORKLOAD = Workload(memory_mib=16, pages_per_s=250, disk=True)
 TIMEOUT_S = 120.0  # for one guest, while all others move
@@ -33,6 +45,7 @@ class Evacuation:
         Metric("returned_s", "s", "lower", 0.25, "Bringing its guests back"),
         Metric("worst_silence_ms", "ms", "lower", 0.5, "Longest silence of any guest", judged=False),
         Metric("sent_mib", "MiB", "lower", 0.25, "Memory sent, both ways", judged=False),
+        *CPU_METRICS,
     )
     parameters: tuple[Parameter, ...] = (
         Number("guests", 3, 1, 8, "guests", "how many the host has"),
@@ -54,10 +67,11 @@ class Evacuation:
 
         out = _move_all(bench, [(guest, others[n % len(others)]) for n, guest in enumerate(guests)], at_once)
         bench.pause_s(SETTLE_S)
-        _prove_emptied(cell, source, out)
+        _prove_emptied(bench, cell, source, out)
         back = _move_all(bench, [(guest, source) for guest in guests], at_once)
         bench.pause_s(SETTLE_S)
 
+        record_cpu(cell, [*out, *back])
         cell.record("emptied_s", makespan_s(out))
         cell.record("returned_s", makespan_s(back))
         cell.record("worst_silence_ms", silence_ms([*out, *back]))
@@ -82,12 +96,12 @@ def _move_all(bench: Bench, moves: Sequence[tuple[Guest, Host]], at_once: int) -
     return attempts
 
 
-def _prove_emptied(cell: Cell, source: Host, out: Sequence[Attempt]) -> None:
+def _prove_emptied(bench: Bench, cell: Cell, source: Host, out: Sequence[Attempt]) -> None:
     for one in out:
         found_on, target = list(one.guest.found_on()), one.target.name
         if found_on != [target]:
             raise Failed("hypervisor", f"a guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
-        if not one.guest.beats(one.ended_s, one.ended_s + SETTLE_S):
+        if not is_heard(bench, one.guest, one.ended_s):
             raise Failed("hypervisor", f"a guest is silent after its migration to {target}")
     cell.evidence(f"{source.name} emptied: its {len(out)} guests live on {', '.join(one.target.name for one in out)}")
 

@@ -6,7 +6,8 @@ that is capped, so that the guest boots while its image still is elsewhere.
 
 Measured: making the disk (`create_ms`, by the host's own clock), request to first answer (`answer_ms`), QEMU's CPU
 time and libvirtd's by then (`qemu_cpu_s`, `daemon_cpu_s`), and what was read from the disk by then (`read_mib`); for
-`remote` also what the other host read of the image for it (`served_mib`).
+`remote` also what the other host read of the image for it (`served_mib`), and the CPU time of its server
+(`server_cpu_s`).
 
 Not measured: bringing the rest of the image, which is `image_streaming`; fetching it first, which is `image_fetch`.
 
@@ -56,6 +57,7 @@ class ImageStart:
             judged=False,
             no_limit=PROVEN,
         ),
+        Metric("server_cpu_s", "s", "lower", 0.25, "CPU time of the image's server", judged=False, no_limit=CPU),
     )
     parameters: tuple[Parameter, ...] = (
         Several("methods", METHODS, METHODS, "how the disk is made"),
@@ -109,6 +111,8 @@ class ImageStart:
             cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
             read_mib = guest.disk_read_bytes() / (1 << 20)
             served_mib = served.served_mib() if served else None
+            if served:
+                cell.record("server_cpu_s", served.server_cpu_s())
             guest.stop()
 
         cell.record("create_ms", create_s * 1e3)

@@ -9,7 +9,8 @@ capped link, and back one after the other; `cancel` (K5): a move is cancelled wh
 Measured: from the first request until the last move ended (`makespan_s`), from a request that is refused, or from the
 cancelling, until the hypervisor said so (`refusal_s`), how many moves were made (`moved`), the longest silence of any
 guest (`worst_silence_ms`), the memory sent (`sent_mib`); for the shared link also the way back, one after the other
-(`serial_makespan_s`, `serial_sent_mib`).
+(`serial_makespan_s`, `serial_sent_mib`); and the CPU time of it all, the way back with it: of the receiving and the
+sending QEMUs of moves that were made (`qemu_cpu_s`, `source_cpu_s`) and of all hosts' libvirtd (`daemon_cpu_s`).
 
 Not measured: what a scheduler above the hypervisor would have refused before.
 
@@ -21,7 +22,7 @@ hosts. Two guests with room for one may both be refused, and a cancelling may co
 
 from scenarios.conflicts import CASES, WORKLOAD, Conflict
 from scenarios.contract import Bench, Cell, Failed, Metric, Scenario, Sheet
-from scenarios.moves import makespan_s, sent_mib, silence_ms, two_hosts
+from scenarios.moves import CPU_METRICS, makespan_s, record_cpu, sent_mib, silence_ms, two_hosts
 from scenarios.parameters import Choice, Parameter, Values, word
 from scenarios.survival import SETTLE_S, prove_survival_alone
 from scenarios.unlimited import COUNT, REFUSAL
@@ -46,6 +47,7 @@ class MigrationConflicts:
         Metric("sent_mib", "MiB", "lower", 0.25, "Memory sent", judged=False),
         Metric("serial_makespan_s", "s", "lower", 0.25, "The same, one after the other", judged=False),
         Metric("serial_sent_mib", "MiB", "lower", 0.25, "Memory sent, one after the other", judged=False),
+        *CPU_METRICS,
     )
     parameters: tuple[Parameter, ...] = (
         Choice("case", "crossing", tuple(CASES), "which moves get in each other's way"),
@@ -58,6 +60,7 @@ class MigrationConflicts:
             bench.pause_s(SETTLE_S)
             _prove_resolved(cell, conflict)
             _record(cell, conflict)
+            record_cpu(cell, [*conflict.attempts, *conflict.back])
             cell.verify_later(lambda: _verify(bench, cell, conflict), deployed=False)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from scenarios.contract import (
     Bench,
+    Cell,
     Disk,
     Failed,
     Guest,
     Hardware,
     Host,
+    Metric,
     MigrationReport,
     MigrationStyle,
     Unsupported,
@@ -19,9 +21,15 @@ from scenarios.contract import (
 )
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, wait_until_steady
+from scenarios.unlimited import CPU
 
 TIMEOUT_S = 60.0
 PLAIN = MigrationStyle()
+CPU_METRICS: tuple[Metric, ...] = (
+    Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMUs", judged=False, no_limit=CPU),
+    Metric("source_cpu_s", "s", "lower", 0.25, "CPU time of the sending QEMUs", judged=False, no_limit=CPU),
+    Metric("daemon_cpu_s", "s", "lower", 0.25, "CPU time of all hosts' libvirtd", judged=False, no_limit=CPU),
+)
 WORKLOAD: tuple[Parameter, ...] = (
     Number("working_set_mib", 32, 1, 1024, "MiB", "memory that the guest rewrites"),
     Number("dirty_pages_per_s", 1000, 100, 100_000, "pages/s", "how fast it rewrites it, 4 KiB each"),
@@ -64,24 +72,26 @@ class Attempt:
     ended_s: float
     report: MigrationReport | None = None
     refusal: str = ""
-
-    @property
-    def took_s(self) -> float:
-        return self.ended_s - self.asked_s
+    qemu_cpu_s: float = 0.0  # of the receiving VMM of a move that was made
+    daemons_cpu_s: tuple[float, float] = (0.0, 0.0)  # of all hosts' daemons, up to the request and up to the end
 
 
 def attempt(
     bench: Bench, guest: Guest, target: Host, *, style: MigrationStyle = PLAIN, timeout_s: float = TIMEOUT_S
 ) -> Attempt:
     """Move a guest, or be told why not; may run in a thread. Raises what is not the hypervisor's to say."""
-    asked_s = bench.now_s()
+    before_s, asked_s = _daemons_cpu_s(bench), bench.now_s()
+    report: MigrationReport | None
     try:
         report = guest.migrate(target, timeout_s=timeout_s, style=style)
     except Failed as failure:
         if failure.fault != "hypervisor":
             raise
-        return Attempt(guest, target, asked_s, bench.now_s(), refusal=str(failure))
-    return Attempt(guest, target, asked_s, bench.now_s(), report=report)
+        ended_s, report, refusal = bench.now_s(), None, str(failure)
+    else:
+        ended_s, refusal = bench.now_s(), ""
+    cpu_s = guest.vmm_cpu_s() if report else 0.0
+    return Attempt(guest, target, asked_s, ended_s, report, refusal, cpu_s, (before_s, _daemons_cpu_s(bench)))
 
 
 def attempt_all(
@@ -90,6 +100,10 @@ def attempt_all(
     """Attempt to move them, so many at once."""
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda move: attempt(bench, *move, timeout_s=timeout_s), moves))
+
+
+def _daemons_cpu_s(bench: Bench) -> float:
+    return sum(host.daemon_cpu_s() for host in bench.hosts)
 
 
 def moved(attempt: Attempt) -> MigrationReport:
@@ -108,6 +122,18 @@ def sent_mib(attempts: Sequence[Attempt]) -> float | None:
     """What all moves sent; None where the hypervisor does not tell it of each."""
     told = [moved(one).sent_mib for one in attempts]
     return None if None in told else sum(mib for mib in told if mib is not None)
+
+
+def record_cpu(cell: Cell, attempts: Sequence[Attempt]) -> None:
+    """What moves cost: of the VMMs of those that were made, at both ends, and of all hosts' daemons."""
+    before_s, after_s = zip(*(one.daemons_cpu_s for one in attempts), strict=True)
+    cell.record("daemon_cpu_s", max(after_s) - min(before_s))
+    made = [one for one in attempts if one.report]
+    if made:
+        cell.record("qemu_cpu_s", sum(one.qemu_cpu_s for one in made))
+    left_s = [moved(one).source_cpu_s for one in made]
+    if left_s and None not in left_s:
+        cell.record("source_cpu_s", sum(cpu_s for cpu_s in left_s if cpu_s is not None))
 
 
 def silence_ms(attempts: Sequence[Attempt]) -> float:

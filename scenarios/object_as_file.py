@@ -3,7 +3,7 @@
 Measured, each with an object of its own, in the language it was uploaded in: reading 1 MiB across the end of a segment;
 a copy within the store; replacing it by one of half the size; deleting it with its segments (of a dynamic large object
 the client deletes each one); and how much longer the upload takes where one segment comes under a wrong digest and
-another's connection is cut half way.
+another's connection is cut half way. For each the CPU time of all servers meanwhile (`server_cpu_s`).
 
 Not measured: several clients at once; what a replaced object leaves behind (see upload_billing).
 
@@ -19,7 +19,7 @@ from typing import cast
 from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet, UploadStyle
 from scenarios.leftovers import removed
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.unlimited import RATIO
+from scenarios.unlimited import CPU, RATIO
 
 RANGE_BYTES = 1 << 20
 
@@ -41,6 +41,7 @@ class ObjectAsFile:
             judged=False,
             no_limit=RATIO,
         ),
+        Metric("server_cpu_s", "s", "lower", 0.25, "CPU time of all servers meanwhile", judged=False, no_limit=CPU),
     )
     parameters: tuple[Parameter, ...] = (
         Number("size_mib", 64, 2, 512 << 10, "MiB", "the size of the object"),
@@ -74,6 +75,13 @@ class _Asked:
             self.upload_s = self.upload(name, self.size_mib)
             yield name
 
+    @contextlib.contextmanager
+    def watched(self, cell: Cell) -> Iterator[None]:
+        """Record what the servers do within."""
+        before_s = self.store.server_cpu_s()
+        yield
+        cell.record("server_cpu_s", self.store.server_cpu_s() - before_s)
+
     def upload(self, name: str, size_mib: int, harm: Mapping[int, Harm] = MappingProxyType({})) -> float:
         """Its seconds."""
         report = self.store.upload_segments(
@@ -93,19 +101,21 @@ class _Asked:
 
 def _read(cell: Cell, asked: _Asked) -> None:
     end = min(asked.segment_mib, asked.size_mib // 2) << 20
-    with asked.uploaded() as name:
+    with asked.uploaded() as name, asked.watched(cell):
         cell.record("range_ms", asked.store.check_range(name, end - RANGE_BYTES // 2, RANGE_BYTES) * 1e3)
 
 
 def _copy(cell: Cell, asked: _Asked) -> None:
     with asked.uploaded() as name, removed(asked.store, f"{name}-copy") as copy:
-        cell.record("copy_mib_s", asked.size_mib / asked.store.copy(name, copy))
+        with asked.watched(cell):
+            cell.record("copy_mib_s", asked.size_mib / asked.store.copy(name, copy))
         asked.must_be(copy, asked.size_mib)
 
 
 def _overwrite(cell: Cell, asked: _Asked) -> None:
     with asked.uploaded() as name:
-        cell.record("overwrite_s", asked.upload(name, asked.size_mib // 2))
+        with asked.watched(cell):
+            cell.record("overwrite_s", asked.upload(name, asked.size_mib // 2))
         asked.must_be(name, asked.size_mib // 2)
 
 
@@ -113,14 +123,16 @@ def _delete(cell: Cell, asked: _Asked) -> None:
     with asked.uploaded() as name:
         held = asked.store.placement_of(name).pieces
         cell.prove(all(held.values()), f"{name} is not found on the disks")
-        cell.record("delete_s", asked.store.delete(name))
+        with asked.watched(cell):
+            cell.record("delete_s", asked.store.delete(name))
         cell.evidence(f"{name}: all of its {len(held)} segments were on disks, and none is")
 
 
 def _retry(cell: Cell, asked: _Asked) -> None:
     last = -(-asked.size_mib // asked.segment_mib) - 1
     with asked.uploaded() as plain, removed(asked.store, f"{plain}-retried") as name:
-        harmed_s = asked.upload(name, asked.size_mib, harm={0: "digest", last: "cut"})
+        with asked.watched(cell):
+            harmed_s = asked.upload(name, asked.size_mib, harm={0: "digest", last: "cut"})
         asked.must_be(name, asked.size_mib)
         cell.record("retry_ratio", harmed_s / asked.upload_s)
 

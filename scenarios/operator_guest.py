@@ -5,7 +5,7 @@ by DHCP, and nobody logs in. Each guest boots from a fresh overlay of it, by the
 
 Measured: from the request to the hypervisor until each stage that can be seen from outside (the VMM's process is made,
 the first virtual CPU runs, the hypervisor says so), until it was given its address (`lease_ms`) and until it took a
-connection at its port (`answer_ms`); and the CPU time that QEMU has used by then.
+connection at its port (`answer_ms`); and the CPU time that QEMU and libvirtd have used by then.
 
 Not measured: anything inside it; whether the service behind the port is any good.
 
@@ -31,6 +31,15 @@ class OperatorGuestBoot:
         Metric("lease_ms", "ms", "lower", 0.1, "Request to its address", judged=False, no_limit=STAGE),
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first connection"),
         Metric("qemu_cpu_s", "s", "lower", 0.1, "CPU time of QEMU to the first connection", no_limit=CPU),
+        Metric(
+            "daemon_cpu_s",
+            "s",
+            "lower",
+            0.25,
+            "CPU time of libvirtd to the first connection",
+            judged=False,
+            no_limit=CPU,
+        ),
     )
     parameters: tuple[Parameter, ...] = ()
 
@@ -46,10 +55,12 @@ class OperatorGuestBoot:
     def _measure(self, bench: Bench, cell: Cell, host: Host, system: System, operator: OperatorGuest) -> None:
         with host.guest(nonce=bench.nonce(), system=system) as guest:
             cell.prove(guest.is_silent(operator.tcp_port), "something answered at its address before it was requested")
+            daemon_s = host.daemon_cpu_s()
             requested_s = guest.start(ledger=True)
             leased_s = guest.leased_s(timeout_s=TIMEOUT_S)
             answered_s = guest.first_connection(operator.tcp_port, timeout_s=TIMEOUT_S)
             cell.record("qemu_cpu_s", guest.vmm_cpu_s())
+            cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
             cell.record("lease_ms", (leased_s - requested_s) * 1e3)
             record_stages(cell, guest.stages())
 

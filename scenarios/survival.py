@@ -30,6 +30,15 @@ def words_of_death(console: str) -> str:
     return next((line[:200] for line in lines if any(sign in line for sign in SIGNS_OF_DEATH)), "")
 
 
+def is_heard(bench: Bench, guest: Guest, since_s: float) -> bool:
+    """Whether it beats again after a time, as late as a crowded host may let it."""
+    while not guest.beats(since_s, bench.now_s()):
+        if bench.now_s() > since_s + SILENCE_S:
+            return False
+        bench.pause_s(POLL_S)
+    return True
+
+
 def prove_survival(bench: Bench, guest: Guest, workload: Workload, target: str, finished_s: float) -> str:
     """Evidence that the guest lives on, whole and once; raises Failed(hypervisor) or WorkNotProven.
 

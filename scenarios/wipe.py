@@ -4,7 +4,8 @@ The volume is filled with markers of its tenant, one in each sector, amid noise 
 wiped in one of the ways in which clouds do it: `dd` writes zeros over it; `discard` and `write_zeroes` ask the
 block device, `punch_hole` the file system to forget it; `sparse` cuts the file to nothing and makes it long again.
 
-Measured: from the request until the wipe is on stable storage (`wipe_mib_s`, `wipe_ms`), and how much of what the
+Measured: from the request until the wipe is on stable storage (`wipe_mib_s`, `wipe_ms`), the CPU time of the tool
+that does it, without what the kernel does in threads of its own (`tool_cpu_s`), and how much of what the
 tenant wrote still lies on the device underneath, where no tenant can read it but whoever gets hold of the device
 can (`left_on_device_percent`). `dd` alone claims to erase, and is held to it.
 
@@ -19,6 +20,7 @@ import random
 
 from scenarios.contract import Bench, Cell, Host, Metric, Scenario, Sheet
 from scenarios.parameters import Number, Parameter, Several, Values, number, words
+from scenarios.unlimited import CPU
 
 METHODS = ("dd", "discard", "write_zeroes", "punch_hole", "sparse")
 ERASING = ("dd",)
@@ -30,6 +32,7 @@ class Wipe:
     metrics: tuple[Metric, ...] = (
         Metric("wipe_mib_s", "MiB/s", "higher", 0.25, "Speed of the wipe"),
         Metric("wipe_ms", "ms", "lower", 0.25, "Request to wiped", judged=False),
+        Metric("tool_cpu_s", "s", "lower", 0.25, "CPU time of the tool that wipes", judged=False, no_limit=CPU),
         Metric(
             "left_on_device_percent",
             "%",
@@ -56,9 +59,10 @@ class Wipe:
     def _measure(self, bench: Bench, cell: Cell, host: Host, method: str, volume_mib: int) -> None:
         volume = host.make_marked_volume(volume_mib, tenant=bench.nonce())
         try:
-            took_s = volume.wipe(method)
+            took_s, cpu_s = volume.wipe(method)
             cell.record("wipe_mib_s", volume_mib / took_s)
             cell.record("wipe_ms", took_s * 1e3)
+            cell.record("tool_cpu_s", cpu_s)
             cell.evidence(volume.prove_unreadable())
             left_percent = volume.left_percent()
             if left_percent is not None:

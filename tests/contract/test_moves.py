@@ -89,8 +89,8 @@ def test_a_guest_stays_where_it_is_when_the_link_breaks_for_good(lab: Lab, monke
     assert (outcome.outcome, outcome.reason) == ("measured", None)
     values = values_of(sheet)
     assert values["moved"] == 0
-    assert "noticed_s" not in values  # it hung, until we gave it up
-    assert "not done within 6 s" in outcome.evidence[0]
+    assert values["daemon_cpu_s"] > 0
+    assert "not done within 6 s" in outcome.evidence[0]  # it hung, until we gave it up
     assert outcome.evidence[-1].startswith("alive on h1 alone")
     assert lab.guests_left() == []
 

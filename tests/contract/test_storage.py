@@ -101,7 +101,7 @@ def test_a_wipe_that_is_none_is_void(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, really: str | None, reason: str
 ) -> None:
     honest = AgentVolume.wipe
-    monkeypatch.setattr(AgentVolume, "wipe", lambda volume, method: honest(volume, really) if really else 0.1)
+    monkeypatch.setattr(AgentVolume, "wipe", lambda volume, method: honest(volume, really) if really else (0.1, 0.1))
     sheet = lab.measure(wipe.SCENARIO, lab.bench(), methods=["dd"], volume_mib=4)
     (outcome,) = outcomes_of(sheet)
     assert outcome.outcome == "failed"

@@ -44,14 +44,20 @@ class BootSource:
         self.made += copies
         sources = [str(source) for source in self.sent.sources]
         port = observer.call("image_server.start", timeout_s=_CALL_TIMEOUT_S, address=address, files=sources)
-        started_s = time.monotonic()
+        cpu_s, started_s = -self._cpu_s(observer), time.monotonic()
         try:
             fetched = [self._fetch(address, port, number, copy) for number, copy in enumerate(copies)]
             took_s = time.monotonic() - started_s
+            cpu_s += self._cpu_s(observer)
         finally:
             observer.call("image_server.stop", timeout_s=_CALL_TIMEOUT_S, port=port)
         self._boot_from(copies)
-        return FetchReport(took_s, sum(fetched) / (1 << 20))
+        return FetchReport(took_s, sum(fetched) / (1 << 20), cpu_s)
+
+    def _cpu_s(self, observer: AgentLink) -> float:
+        """So far, of the agents that serve images and fetch them."""
+        spent_s = [agent.call("basics.own_cpu_s", timeout_s=_CALL_TIMEOUT_S) for agent in (observer, self.agent)]
+        return float(sum(spent_s))
 
     def prove_fetched(self, observer: AgentLink) -> str:
         if self.files == self.sent.files:

@@ -202,12 +202,15 @@ class SwiftStore:
         harm: Mapping[int, Harm] = MappingProxyType({}),
     ) -> UploadReport:
         job = self._job(name, content, parts, style, parallel=parallel, harm=harm, abandoned=False)
-        cpu_before_s = self._deployment.server_cpu_s()
+        cpu_before_s = self.server_cpu_s()
         told = self._send(job)
-        cpu_s = self._deployment.server_cpu_s() - cpu_before_s
+        cpu_s = self.server_cpu_s() - cpu_before_s
         stored = [dataclasses.replace(part, path=path) for part, path in zip(parts, told.pop("paths"), strict=True)]
         self._uploads[name] = _Upload(style, content, stored)
         return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu_s, **told)
+
+    def server_cpu_s(self) -> float:
+        return self._deployment.server_cpu_s()
 
     def _job(self, name: str, content: Content, parts: list[Part], style: str, **more: Any) -> dict[str, Any]:
         """As sender.Job.of takes it."""

@@ -87,6 +87,9 @@ class BaseServer:
         served = self._agent.call("volumes.nbd.served_bytes", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
         return float(served) / (1 << 20)
 
+    def server_cpu_s(self) -> float:
+        return float(self._agent.call("volumes.nbd.cpu_s", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid))
+
     def end(self) -> None:
         self._agent.call("volumes.nbd.end", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
 

@@ -22,8 +22,9 @@ class AgentVolume:
     def __post_init__(self) -> None:
         self.extents = self._ask("make", mib=self.mib, tenant=self.tenant)
 
-    def wipe(self, method: str) -> float:
-        return float(self._ask("wipe", mib=self.mib, method=method))
+    def wipe(self, method: str) -> tuple[float, float]:
+        took_s, cpu_s = self._ask("wipe", mib=self.mib, method=method)
+        return took_s, cpu_s
 
     def prove_unreadable(self) -> str:
         return str(self._ask("prove_unreadable", mib=self.mib, tenant=self.tenant))

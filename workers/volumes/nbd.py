@@ -48,6 +48,14 @@ def served_bytes(pid: int) -> int:
 
 
 @operation
+def cpu_s(pid: int) -> float:
+    """CPU seconds of the server so far; raises Failed (donor) when it has ended."""
+    if not _is_server(pid):
+        raise Failed("donor", "the server of the base image has ended")
+    return processes.cpu_s(pid)
+
+
+@operation
 def end(pid: int) -> None:
     """End the server; harmless when it has ended."""
     _, left = processes.end_all(lambda: [pid] if _is_server(pid) else [], timeout_s=_END_TIMEOUT_S)

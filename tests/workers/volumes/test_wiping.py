@@ -51,7 +51,7 @@ def workshop(make_cluster: Callable[..., LocalCluster]) -> Iterator[Workshop]:
 def test_a_wiped_volume_shows_nothing_and_dd_alone_erases(workshop: Workshop, method: str) -> None:
     volume = workshop.make()
     assert volume.left_percent() == 100
-    assert volume.wipe(method) > 0
+    assert all(seconds > 0 for seconds in volume.wipe(method))
     assert "no marker" in volume.prove_unreadable()
     assert volume.left_percent() == (0 if method == "dd" else 100)
     assert "show nothing" in volume.prove_next_tenant()
