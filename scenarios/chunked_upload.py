@@ -27,6 +27,7 @@ from scenarios.contract import (
     PlacedBy,
     Scenario,
     Sheet,
+    Unsupported,
     UploadReport,
     UploadStyle,
 )
@@ -82,7 +83,7 @@ class ChunkedUpload:
         size_mib, style = number(params, "size_mib"), cast(UploadStyle, word(params, "style"))
         store = bench.store
         if store is None:
-            raise Failed("farm", "the session deployed no object store")
+            raise Unsupported("there is no object store")
         single_s: float | None = None
         with sheet.cell(hosts={}, shape="single") as cell:
             report = store.upload_single(f"single-{bench.nonce()}", size_mib=size_mib, style=style)
