@@ -234,6 +234,7 @@ class Facts:
     sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
     clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
     store_disks: int = 0  # of the cluster's object store
+    packages: dict[str, list[str]] = field(default_factory=dict)  # by digest of a guest's system: 'name version' …
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios import cow_start, image_start, image_streaming, wipe
+from scenarios import boot_many, cow_start, image_start, image_streaming, wipe
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 from workers.hypervisors.qemu_guest import QemuGuest
@@ -44,6 +44,15 @@ def test_cow_start_is_measured_in_every_shape(lab: Lab, params: dict[str, object
     (outcome,) = outcomes_of(sheet)
     assert (outcome.outcome, outcome.reason) == ("measured", None)
     assert set(values_of(sheet)) == {metric.name for metric in cow_start.SCENARIO.metrics}
+    assert lab.guests_left() == []
+
+
+def test_guests_that_are_asked_for_at_once_are_spread_over_hosts(lab: Lab) -> None:
+    sheet = lab.measure(boot_many.SCENARIO, lab.bench(), guests=2, hosts=2)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert outcome.evidence == ["2 guests at once on h1, h2 answered as themselves"]
+    assert {tuple(sample.hosts.values()) for sample in sheet.samples()} == {("h1", "h2")}
     assert lab.guests_left() == []
 
 
