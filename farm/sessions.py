@@ -10,7 +10,7 @@ try for ever. `farm.results.ingest` moves a session to done, in the transaction 
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session as Transaction
 
 from farm.inventory import Cluster
 from farm.reservations import Booking
+from farm.results.builds import known
 from farm.results.tables import Session, SessionState
 from farm.settings import ScenarioSettings, Settings
 from scenarios import parameters, sweeps
@@ -215,9 +216,12 @@ def state_of(session: Session) -> SessionState:
     return state
 
 
-def build_plan(session: Session, cluster: Cluster, booking: Booking, settings: Settings, harness: str) -> Plan:
+def build_plan(
+    transaction: Transaction, session: Session, cluster: Cluster, booking: Booking, settings: Settings, harness: str
+) -> Plan:
     """The next attempt of the session, whole, as a worker gets it. `harness` is `crossing.harness_digest`."""
-    builds = tuple(from_data(build, PlannedBuild, source=f"session {session.id}") for build in session.builds)
+    asked = (from_data(build, PlannedBuild, source=f"session {session.id}") for build in session.builds)
+    builds = tuple(replace(build, resolved=known(transaction, session, build)) for build in asked)
     return Plan(
         schema=SCHEMA,
         harness=harness,
@@ -266,13 +270,17 @@ def require_time(settings: Settings, builds: Sequence[PlannedBuild], name: str) 
 def planned_scenarios(asked: Sequence[ScenarioSettings]) -> tuple[PlannedScenario, ...]:
     """The scenarios that are asked for, or the default ones; raises BadData for what none of them can answer."""
     chosen = asked or tuple(ScenarioSettings(name) for name in BY_DEFAULT)
+    ways: list[tuple[str, parameters.Values]] = []
     for one in chosen:
         if one.name not in SCENARIOS:
             raise BadData(f"scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
         try:
-            parameters.read(SCENARIOS[one.name].parameters, one.params)
+            way = one.name, parameters.read(SCENARIOS[one.name].parameters, one.params)
         except ValueError as error:
             raise BadData(f"scenario '{one.name}': {error}") from None
+        if way in ways:  # two samples of one place would get the whole bundle rejected
+            raise BadData(f"scenario '{one.name}' is asked twice in the same way")
+        ways.append(way)
     # always in the same order: one that leaves a guest running for its proof comes last
     order = list(SCENARIOS)
     return tuple(

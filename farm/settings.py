@@ -57,6 +57,8 @@ class CampaignSettings:
     def __post_init__(self) -> None:
         if not self.blocks or min(self.blocks) < 1 or self.rounds < 1:
             raise ValueError("blocks must be a list of numbers from 1, rounds at least 1")
+        if self.history < 1 or self.session_deadline_s < 1:
+            raise ValueError("history and session_deadline_s must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,13 @@ class FarmFile:
     campaign: CampaignSettings = CampaignSettings()
     nightly: NightlySettings = NightlySettings()
     addresses: AddressSettings = AddressSettings()
+
+    def __post_init__(self) -> None:
+        if not self.poll_interval_s > 0:
+            raise ValueError(f"poll_interval_s = {self.poll_interval_s:g} must be above 0")
+        names = [one.name for one in self.repository]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"repository '{twice[0]}' is there twice: each needs a name of its own")
 
 
 @dataclass(frozen=True)

@@ -75,11 +75,31 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class ResolvedBuild:
+    """What a revision became on a platform: its lock, the digest of its code, and what was built from source.
+
+    `made`: component → SHA-256 of the file that it was built into. Workers of earlier releases told no platform.
+    """
+
+    revision: str
+    lock: str
+    code: str
+    settings: dict[str, Any]
+    platform: str = ""
+    made: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The same on two clusters: they ran the same bits."""
+        return digest_of({"platform": self.platform, "lock": self.lock, "code": self.code})
+
+
+@dataclass(frozen=True)
 class PlannedBuild:
     """A revision to deploy: what identifies it, what it is here for, and where it comes from.
 
     `recipe` is the stack's, where the repository is a component's own and has no stack.toml; with it comes `lock`,
-    the text of the file that it names.
+    the text of the file that it names. `resolved` is what the same became on platforms where it was built before.
     """
 
     revision: str
@@ -89,6 +109,7 @@ class PlannedBuild:
     commit: str
     recipe: dict[str, Any] | None = None
     lock: str | None = None
+    resolved: tuple[ResolvedBuild, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -178,16 +199,6 @@ class Outcome:
     fault: Fault | None
     reason: str | None
     evidence: list[str]
-
-
-@dataclass(frozen=True)
-class ResolvedBuild:
-    """What a revision became on this platform: its lock and the digest of its code."""
-
-    revision: str
-    lock: str
-    code: str
-    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)

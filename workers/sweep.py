@@ -95,6 +95,8 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
                 keep_folders=[],
                 named_after_guests=[str(host.console_dir), _GUEST_LOGS],
             )
+            if host.nearby is not None:  # its disk is a file of the machine that it is made of
+                agent.call("leftovers.give_back", timeout_s=_CLEAR_TIMEOUT_S, folder=str(host.work_dir))
     except Failed as failure:
         return Swept(guests=guests, failures=(*failures, failure))
     return _summary(host.name, cleared, guests, failures)

@@ -10,6 +10,8 @@ from farm.cli.errors import UsageError
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
+from farm.sessions import planned_scenarios
+from farm.settings import ScenarioSettings
 
 _RESULT_COLUMNS = ("cluster", "revision", "scenario", "metric", "params", "value", "unit", "block", "valid", "fidelity")
 _COMPARE_COLUMNS = ("cluster", "scenario", "metric", "ratio", "low", "high", "n", "replication", "delta", "verdict")
@@ -68,6 +70,10 @@ def show_results(arguments: argparse.Namespace, context: Context) -> int:
     wanted = {name: getattr(arguments, name) for name in ("repository", "cluster", "scenario", "metric", "session")}
     if arguments.cluster is not None:
         context.cluster(arguments.cluster)
+    if arguments.scenario is not None:
+        planned_scenarios((ScenarioSettings(arguments.scenario),))
+    if arguments.session is not None and queries.session(context.engine, EVERYTHING, arguments.session) is None:
+        raise UsageError(f"'{arguments.session}' is no session: see 'farm session list'")
     if arguments.revision is not None:
         wanted["revision"] = _revision(context, arguments.revision)
     _print(answers.results(held_samples(context.engine, EVERYTHING, **wanted)), _RESULT_COLUMNS, arguments.json)

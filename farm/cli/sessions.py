@@ -17,7 +17,7 @@ from farm.results.queries import session as find_session
 from farm.results.queries import sessions as list_sessions
 from farm.results.tables import CheckIn, Session
 from farm.scheduler import owner_of, watch
-from farm.sessions import SessionError, cancel, planned_scenarios, require_time
+from farm.sessions import TRANSITIONS, SessionError, cancel, planned_scenarios, require_time
 from farm.settings import RepositorySettings, ScenarioSettings, Settings
 from scenarios import sweeps
 
@@ -82,8 +82,9 @@ def run_session(arguments: argparse.Namespace, context: Context) -> int:
     if not seen:
         raise UsageError(f"repository '{repository.name}' has no check-ins on branch {repository.branch}")
     canary = _check_in(seen, repository.canary or seen[0].commit).commit
-    subject = _check_in(seen, canary if arguments.aa else arguments.revision or seen[-1].commit)
-    base = _check_in(seen, arguments.base).commit if arguments.base else _parent_commit(seen, subject)
+    asked = seen[-1].commit if arguments.revision is None else arguments.revision
+    subject = _check_in(seen, canary if arguments.aa else asked)
+    base = _parent_commit(seen, subject) if arguments.base is None else _check_in(seen, arguments.base).commit
     question = _question(arguments, context.settings, repository, subject.commit, base, canary)
     owner = owner_of(context.settings)
     rows = transact(context.engine, lambda tx: ask(tx, context.settings, owner, clusters, question, now))
@@ -138,7 +139,11 @@ def _question(
 
 
 def list_all(arguments: argparse.Namespace, context: Context) -> int:
-    states = [arguments.state] if arguments.state else None
+    if arguments.state is not None and arguments.state not in TRANSITIONS:
+        raise UsageError(f"no state '{arguments.state}'; there are: {', '.join(TRANSITIONS)}")
+    if arguments.cluster is not None:
+        context.cluster(arguments.cluster)
+    states = None if arguments.state is None else [arguments.state]
     rows = list_sessions(context.engine, EVERYTHING, cluster=arguments.cluster, states=states)
     if arguments.json:
         print_json([_as_data(row) for row in rows])
@@ -149,7 +154,9 @@ def list_all(arguments: argparse.Namespace, context: Context) -> int:
             (r.id, r.state, r.cluster, r.purpose, r.campaign, r.ordinal, r.blocks, len(r.builds), r.message or "")
             for r in rows
         ],
-        empty="no sessions yet: 'farm up' asks for them",
+        empty="no sessions yet: 'farm up' asks for them"
+        if states is None and arguments.cluster is None
+        else "no such session",
     )
     return 0
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from farm.results.tables import Bundle, Session
+from reports.builds import Deployed, bits_told, builds_of, deployed
 from reports.changes import changes
 from reports.limits import probe_table
 from reports.material import Material, plain
@@ -20,12 +21,15 @@ def session_pages(material: Material, bundle_files: dict[str, list[str]]) -> Ite
         {"session": session, "cluster": material.clusters[session.cluster]} for session in reversed(material.sessions)
     ]
     yield Page("sessions/index.html", "sessions.html.j2", "sessions/index.html", {"rows": rows})
+    everywhere = deployed(material)
     for session in material.sessions:
-        content = _content(material, session, bundle_files.get(session.id, []))
+        content = _content(material, session, bundle_files.get(session.id, []), everywhere)
         yield Page(material.session_path(session.id), "session.html.j2", "sessions/index.html", content)
 
 
-def _content(material: Material, session: Session, files: list[str]) -> dict[str, Any]:
+def _content(
+    material: Material, session: Session, files: list[str], everywhere: Mapping[tuple[str, str], list[Deployed]]
+) -> dict[str, Any]:
     bundle = material.answered.get(session.id)
     samples = material.samples[material.samples["session"] == session.id]
     plan = session.plan or {}
@@ -42,7 +46,7 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "deadline_s": plan.get("deadline_s"),
         "harness": plan.get("harness"),
         "order": _order(material, samples),
-        "locks": _locks(material, bundle),
+        "locks": _locks(material, session, everywhere),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
         "clocks": clocks_told(_facts(bundle, "clock_bounds_s"), _facts(bundle, "clock_jumps_s")),
         "load": load_told(_facts(bundle, "load")),
@@ -117,17 +121,22 @@ def _order(material: Material, samples: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _locks(material: Material, bundle: Bundle | None) -> list[dict[str, Any]]:
-    builds = (bundle.manifest or {}).get("builds", []) if bundle else []
+def _locks(
+    material: Material, session: Session, everywhere: Mapping[tuple[str, str], list[Deployed]]
+) -> list[dict[str, Any]]:
+    donor = material.clusters[session.cluster].donor
     return [
         {
-            "checkin": material.revision(build["revision"]),
-            "lock": build["lock"],
-            "code": build["code"],
-            "settings": json.dumps(build["settings"], indent=1, sort_keys=True),
+            "checkin": material.revision(build.revision),
+            "lock": build.lock,
+            "code": build.code,
+            "digest": build.digest,
+            "platform": plain(build.platform),
+            "bits": bits_told(Deployed(session.id, donor, build), everywhere[build.revision, build.platform]),
+            "settings": json.dumps(build.settings, indent=1, sort_keys=True),
         }
-        for build in builds
-        if material.revision(build["revision"])
+        for build in builds_of(material, session.id)
+        if material.revision(build.revision)
     ]
 
 

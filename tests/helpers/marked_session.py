@@ -28,7 +28,9 @@ def main(home: str, planned: str, session: str) -> None:
         folder = f"{first.work_dir}/sessions/{session}"
         agent.run(["mkdir", "-p", f"{folder}/mounted", f"{first.shared_dir}/sessions/{session}"], timeout_s=10)
         agent.run(["mount", "-t", "tmpfs", "tmpfs", f"{folder}/mounted"], timeout_s=10)
-        agent.run(["sh", "-c", "setsid sh -c 'trap : TERM; while :; do sleep 1; done' >/dev/null 2>&1 &"], timeout_s=10)
+        agent.run(
+            ["sh", "-c", "setsid sh -c 'trap : TERM; while :; do sleep 60; done' >/dev/null 2>&1 &"], timeout_s=10
+        )
         make_here(mark, cluster.storage.disks[0])
         print("ready", flush=True)
         time.sleep(600)
@@ -44,7 +46,7 @@ def make_here(mark: SessionMark, disk: Path) -> None:
     subprocess.run(["mount", "-o", "loop", str(image), str(mount_point)], check=True)
     subprocess.run(["losetup", "--find", str(disk)], check=True)
     subprocess.Popen(
-        ["setsid", "sh", "-c", f"cd {mount_point}; trap : TERM; while :; do sleep 1; done"],
+        ["setsid", "sh", "-c", f"cd {mount_point}; trap : TERM; while :; do sleep 60; done"],
         env={**mark.environment, "PATH": "/usr/bin:/bin"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

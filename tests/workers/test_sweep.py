@@ -97,6 +97,25 @@ def test_only_leased_hosts_are_swept(up: ClusterHosts) -> None:
         assert sweep(up, own=OTHER).guests == (f"h1: {mark.guest_prefix}g",)
 
 
+def test_what_a_session_wrote_takes_no_room_after_it(up: ClusterHosts) -> None:
+    def held_mib() -> int:
+        return sum((up.folder / "hosts" / host.name / "work.img").stat().st_blocks * 512 for host in up.hosts) >> 20
+
+    sweep(up, own=OTHER)
+    before = held_mib()
+    with SessionMark(up.folder, KILLED):
+        for host in up.hosts:
+            with host.agent(OTHER) as agent:
+                folder = host.work_dir / "sessions" / KILLED
+                agent.run(["mkdir", "-p", str(folder)], timeout_s=10)
+                agent.run(
+                    ["dd", "if=/dev/urandom", f"of={folder}/large", "bs=1M", "count=64", "conv=fsync"], timeout_s=60
+                )
+    assert held_mib() >= before + 120
+    assert sweep(up, own=OTHER).failures == ()
+    assert held_mib() <= before + 8
+
+
 def test_an_ended_session_is_known_until_all_hosts_are_swept(up: ClusterHosts) -> None:
     with SessionMark(up.folder, KILLED) as mark:
         for host in up.hosts:

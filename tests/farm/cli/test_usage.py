@@ -48,6 +48,16 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ('database = "nosuch://x"', "database: the URL cannot be used"),
         ("[addresses]\nsite_port = 9000\nworker_port = 9000", "the ports 9000, 8011, 9000 must differ"),
         ("[[", "not valid TOML"),
+        ("poll_interval_s = 0", "poll_interval_s = 0 must be above 0"),
+        ("[campaign]\nhistory = 0", "history and session_deadline_s must be at least 1"),
+        ("[campaign]\nsession_deadline_s = -5", "history and session_deadline_s must be at least 1"),
+        (REPOSITORY + REPOSITORY, "repository 'x' is there twice"),
+        ('[[scenario]]\nname = "boot"\n' * 2, "scenario 'boot' is asked twice in the same way"),
+        (
+            '[[scenario]]\nname = "boot"\n[[scenario]]\nname = "boot"\nparams = { vcpus = 0 }',
+            "asked twice in the same way",
+        ),
+        ('[[scenario]]\nname = "boot"\nparams = { vcpus = 99 }', "vcpus = 99 must be a whole number from "),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
@@ -82,6 +92,10 @@ def test_a_taken_port_is_named_with_its_setting(
         (("compare", "acorn", "oak"), "no cluster 'oak'; there are: acorn, birch"),
         (("results", "--cluster", "oak"), "no cluster 'oak'"),
         (("results", "--revision", "abc"), "'abc' is no check-in"),
+        (("results", "--scenario", "bot"), "scenario 'bot' does not exist"),
+        (("results", "--session", "abc"), "'abc' is no session"),
+        (("session", "list", "--state", "lost"), "no state 'lost'; there are: queued, reserved, running, "),
+        (("session", "list", "--cluster", "oak"), "no cluster 'oak'"),
         (("session", "show", "abc"), "'abc' is no session"),
         (("session", "cancel", "abc"), "'abc' is no session"),
         (("session", "run", "--repository", "mine"), "name a watched repository"),
