@@ -233,7 +233,8 @@ class Facts:
 
     `declared` are the facts that open an epoch (CPU, microcode, kernel, QEMU, libvirt, firmware, swap);
     `clock_bounds_s` is, per host, how far its clock may be from the observer's; `guest_images` is,
-    per revision, the SHA-256 of its guest's kernel and initramfs.
+    per revision, the SHA-256 of its guest's kernel and initramfs; `packages` are those that other guests'
+    systems were built from.
     """
 
     declared: dict[str, str]
