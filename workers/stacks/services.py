@@ -29,6 +29,7 @@ class Services:
         self._changed = threading.Condition()
         self._ready = False
         self._ended: dict[str, int] = {}
+        self._once: dict[str, int | None] = {}  # what was run so, and the status it ended with
 
     def start(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
         """Run them behind `walls` until they are ready. Raises Failed: stack when they do not get ready."""
@@ -67,6 +68,20 @@ class Services:
                     "stack", f"{self._stack}'s {title} ended with {status} (at: deployment): {self.last_words(name)}"
                 )
 
+    def run_once(self, name: str, *, timeout_s: float) -> None:
+        """Run what the job has by that name under "once", to its end. Raises Failed (stack) where that goes wrong."""
+        title = f"{self._stack}'s {self._titles[name]}"
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._once[name] = None
+            self.running().tell(json.dumps({"run": name}))
+            while (status := self._once[name]) is None:
+                if time.monotonic() > deadline or not self.running().alive():
+                    raise Failed("stack", f"{title} did not end within {timeout_s:g} s: {self.last_words(name)}")
+                self._changed.wait(0.2)
+        if status:
+            raise Failed("stack", f"{title} ended with {status}: {self.last_words(name)}")
+
     def running(self) -> sandbox.Sandbox:
         if self._sandbox is None:
             raise Failed("farm", f"{self._stack} is not deployed any more")
@@ -101,7 +116,8 @@ class Services:
             elif "line" in message:
                 self._keep(str(message.get("from")), str(message["line"]))
             elif "ended" in message:
-                self._ended[str(message["ended"])] = int(str(message.get("status", -1)).lstrip("-") or 0)
+                name, status = str(message["ended"]), int(str(message.get("status", -1)).lstrip("-") or 0)
+                (self._once if name in self._once else self._ended)[name] = status
             elif message.get("ready") is True:
                 self._ready = True
             self._changed.notify_all()
