@@ -400,10 +400,10 @@ class Host(Protocol):
 
     def make_disk(
         self, method: str, shape: DiskShape = DiskShape(), *, system: System | None = None
-    ) -> tuple[Disk, float]:
+    ) -> tuple[Disk, float | None]:
         """Make a disk from the base image with `method`, or from the disk of a `system` that firmware boots.
 
-        Returns it and the seconds that took.
+        Returns it and the seconds that took; None where it is made with its guest, when that is started.
         What lies under the disk (a file system to put it on, layers) is made before and not timed.
         Raises Unsupported where the host cannot do this method, or not in this shape.
         """

@@ -5,9 +5,9 @@ Runs inside the walls by itself (`python3 supervisor.py job.json`), so it import
     {"prepare": [[argument, …], …], "services": {name: [argument, …]}, "ready": {name: [host, port, path]},
      "once": {name: [argument, …]}}
 
-It prints one JSON object a line: {"from": name, "line": text} · {"ended": name, "status": number} · {"ready": true}.
-A line {"run": name} on its standard input has it run one of "once". When a service ends, the others stay, so that
-everything can still be looked at.
+It prints one JSON object a line: {"from": name, "line": text} · {"ended": name, "status": number} · {"up": name} when
+that has answered · {"ready": true} when all have. A line {"run": name} on its standard input has it run one of "once".
+When a service ends, the others stay, so that everything can still be looked at.
 """
 
 import http.client
@@ -83,9 +83,10 @@ def answers(host: str, port: int, path: str) -> bool:
 
 
 def wait_ready(checks: dict[str, list[object]]) -> None:
-    for host, port, path in checks.values():
+    for name, (host, port, path) in checks.items():
         while not answers(str(host), int(str(port)), str(path)):
             time.sleep(POLL_S)
+        say(up=name)
     say(ready=True)
 
 

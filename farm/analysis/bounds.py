@@ -188,21 +188,27 @@ def _one_write(known: Circumstances) -> Limit:
     elif cache == "none" and known.params.get("inside", "none") == "none":
         term = known.probed("small write", host)
     else:
-        raise NoLimit(f"the host's page cache takes the guest's writes (cache = {cache})")
+        raise NoLimit(f"the host's page cache takes the guest's writes ({_cache_told(known)})")
     return _no_less(term.value, f"one {term.told}")
 
 
 def _one_read(known: Circumstances) -> Limit:
     if known.cache not in _PAST_CACHES or known.params.get("inside", "none") != "none":
-        raise NoLimit(f"the host's page cache answers the guest's reads (cache = {known.cache})")
+        raise NoLimit(f"the host's page cache answers the guest's reads ({_cache_told(known)})")
     term = known.probed("small read", known.host("host"))
     return _no_less(term.value, f"one {term.told}")
+
+
+def _cache_told(known: Circumstances) -> str:
+    """Why the host's cache is in the way; a file system in a file has it, too."""
+    inside = known.params.get("inside", "none")
+    return f"cache = {known.cache or 'not told'}" + (f", on {inside} in a file" if inside != "none" else "")
 
 
 def _first_write(known: Circumstances) -> Limit:
     """The whole cluster is written before the write is answered, where a disk copies by clusters."""
     if known.cache not in (*_FLUSHING, "none") or known.params.get("inside", "none") != "none":
-        raise NoLimit(f"the host's page cache takes the guest's writes (cache = {known.cache})")
+        raise NoLimit(f"the host's page cache takes the guest's writes ({_cache_told(known)})")
     chunk = _chunk_bytes(known)
     return _passed(chunk / _MIB, " copied", known.probed("disk write", known.host("host")), _US)
 
@@ -222,7 +228,7 @@ def _chunk_bytes(known: Circumstances) -> int:
 def _amplification(known: Circumstances) -> Limit:
     """Each cluster that the write test touches is written whole once, and each block once more."""
     if known.cache not in (*_FLUSHING, "none") or known.params.get("inside", "none") != "none":
-        raise NoLimit(f"what the host's page cache still has is not on the device (cache = {known.cache})")
+        raise NoLimit(f"what the host's page cache still has is not on the device ({_cache_told(known)})")
     chunk = _chunk_bytes(known)
     sectors = count_of(known.params.get("offset_sectors")) or 0
     touched = _touched(chunk, sectors * _SECTOR_BYTES)

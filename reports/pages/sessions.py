@@ -7,11 +7,12 @@ from typing import Any
 from farm.results.tables import Bundle, Session
 from reports.builds import Deployed, bits_told, builds_of, deployed
 from reports.changes import changes
-from reports.limits import probe_table
+from reports.limits import beyond_limit, probe_table
 from reports.material import Material, plain
 from reports.metrics import MeasuredMetric, number_text
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
+from reports.stand_ins import stand_ins
 from reports.voids import void_counts
 
 
@@ -47,6 +48,7 @@ def _content(
         "harness": plan.get("harness"),
         "order": _order(material, samples),
         "locks": _locks(material, session, everywhere),
+        "stand_ins": stand_ins([bundle] if bundle else []),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
         "clocks": clocks_told(_facts(bundle, "clock_bounds_s"), _facts(bundle, "clock_jumps_s")),
         "load": load_told(_facts(bundle, "load")),
@@ -57,6 +59,7 @@ def _content(
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),
         "voids": void_counts(samples),
+        "beyond": beyond_limit(samples),
         "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
         "bundle": bundle,

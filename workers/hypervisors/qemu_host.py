@@ -101,7 +101,7 @@ class QemuHost:
 
     def make_disk(
         self, method: str, shape: DiskShape = _PLAIN_SHAPE, *, system: System | None = None
-    ) -> tuple[Disk, float]:
+    ) -> tuple[Disk, float | None]:
         host, agent, base = self.link.host, self.link.agent, self._base_of(system)
         folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
         agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)

@@ -18,7 +18,7 @@ from workers import sandbox
 from workers.builds import Build
 from workers.hosts.base import Storage
 from workers.stacks import swift_conf
-from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Services
+from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
@@ -30,11 +30,11 @@ _UPDATERS = ("object", "container")  # objects tell their container, then contai
 _HERE = Path(__file__).resolve().parent
 _TEST_CONF = f"{swift_conf.SWIFT_DIR}/test.conf"
 _PROGRAMS = {**SUPERVISOR, "/farm/swift_rings.py": _HERE / "swift_rings.py"}
-_TITLES = {
-    **{kind: f"{kind} server" for kind in (*_SERVERS, "s3")},
-    **{f"{kind}-updater": f"{kind} updater" for kind in _UPDATERS},
-    "prepare": "rings",
-    "memcached": "memcached",
+_KNOWN = {
+    **{kind: Service("swift", f"{kind} server") for kind in (*_SERVERS, "s3")},
+    **{f"{kind}-updater": Service("swift", f"{kind} updater") for kind in _UPDATERS},
+    "prepare": Service("swift", "rings"),
+    "memcached": Service("memcached", "memcached"),
 }
 _MEMORY_MIB = 4096  # address space of one server, most of it never touched
 # eventlet's pool of threads for disk access, and a little
@@ -54,7 +54,7 @@ class Deployment:
         self.settings = settings
         self.replicas = settings.replicas
         self.disks = disks
-        self._services = Services("swift", _TITLES, ready_timeout_s=READY_TIMEOUT_S)
+        self._services = Services("swift", _KNOWN, ready_timeout_s=READY_TIMEOUT_S)
 
     def __enter__(self) -> "Deployment":
         return self
@@ -91,6 +91,10 @@ class Deployment:
         """What each server said last, as text; also after `undeploy`."""
         return self._services.logs()
 
+    def last_words(self) -> str:
+        """What its proxy said of errors."""
+        return self._services.last_words("proxy", errors=True)
+
     def undeploy(self) -> None:
         """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm)."""
         self._services.end()
@@ -101,12 +105,19 @@ class Deployment:
 
 
 def deploy(
-    build: Build, storage: Storage, *, lease: str, run_dir: Path, software: Path, s3: bool = False
+    build: Build,
+    storage: Storage,
+    *,
+    lease: str,
+    run_dir: Path,
+    software: Path,
+    s3: bool = False,
+    identity: swift_conf.Identity | None = None,
 ) -> Deployment:
     """Bring `build` up on empty disks; ready for clients when this returns.
 
     `lease` is the session's mark, `run_dir` a new folder of the session, `software` the folder of unpacked packages;
-    with `s3` it speaks that too.
+    with `s3` it speaks that too; with `identity` it knows who that service knows.
     Raises Failed: stack when the revision does not come up, farm when its surroundings cannot be made.
     """
     settings = build.recipe.swift
@@ -114,7 +125,7 @@ def deploy(
         raise Failed(
             "stack", f"stack.toml: swift.replicas = {settings.replicas}, the cluster has {len(storage.disks)} disks"
         )
-    place = swift_conf.Place(storage.address, secrets.token_hex(16), s3)
+    place = swift_conf.Place(storage.address, secrets.token_hex(16), s3, identity)
     run_dir.mkdir(parents=True, mode=0o700)
     deployment = Deployment(settings, place, len(storage.disks))
     deployment.start(_walls(build, storage, place, software), lease=lease, run_dir=run_dir)

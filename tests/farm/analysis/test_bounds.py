@@ -175,7 +175,7 @@ def test_of_more_than_two_hosts_all_links_count() -> None:
         ("cow_start", "read_us", KNOWN, "the host's page cache answers the guest's reads (cache = writethrough)"),
         ("cow_start", "write_amplification", CACHED, "what the host's page cache still has is not on the device (cache = writeback)"),
         ("cow_start", "write_amplification", replace(KNOWN, cluster_kib=None), "the size of the overlay's clusters is not told"),
-        ("cow_start", "second_write_us", replace(PAST_CACHES, params={"inside": "xfs"}), "the host's page cache takes the guest's writes (cache = none)"),
+        ("cow_start", "second_write_us", replace(PAST_CACHES, params={"inside": "xfs"}), "the host's page cache takes the guest's writes (cache = none, on xfs in a file)"),
         ("chunked_upload", "goodput_mib_s", replace(KNOWN, best={}), "network of the upload client to the store was not probed 3 times since the facts last changed"),
         ("chunked_upload", "load_skew", replace(KNOWN, disks=None), "how many disks the store has is not told"),
         ("chunked_upload", "speedup", KNOWN, "it is a ratio of two figures, each with a limit of its own or none"),
