@@ -524,7 +524,8 @@ class ObjectStore(Protocol):
     def delete(self, name: str) -> float:
         """With its segments; returns the seconds until the store's answer. Raises Failed (stack) if any stays."""
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """After the store's own updaters have run, so that its account knows what its containers hold."""
 
     def orphans(self) -> Mapping[str, int]:
         """Stored segments that belong to no object: path → bytes."""
