@@ -180,6 +180,7 @@ class _Run:
             load=load,
             sizes_mib={"base image": BASE_MIB},
             store_disks=len(self.hypervisors.cluster.storage.disks),
+            packages=self.hypervisors.packages(),
         )
 
     def _probe(self, block: int) -> None:

@@ -114,6 +114,10 @@ class CloudCluster(Watch):
     def declared(self, read: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         return dict(self.told.declared)
 
+    def packages(self) -> dict[str, list[str]]:
+        """There is no system but the small guest."""
+        return {}
+
     def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
         return FidelityFact("emulated", [f"{UNSEEN}: nothing shows that they are real machines"])
 
@@ -296,7 +300,12 @@ class CloudHost:
     def daemon_cpu_s(self) -> float:
         _unseen()
 
-    def serve_base(self, system: System | None = None) -> contextlib.AbstractContextManager[ServedBase]:
+    def serve_base(
+        self, system: System | None = None, *, latency_ms: int = 0
+    ) -> contextlib.AbstractContextManager[ServedBase]:
+        _unseen()
+
+    def served_read_s(self, served: ServedBase) -> float:
         _unseen()
 
     def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:

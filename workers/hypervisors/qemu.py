@@ -117,6 +117,10 @@ class QemuCluster(Watch):
         """Those of the facts that open an epoch."""
         return facts.declared_facts(read)
 
+    def packages(self) -> dict[str, list[str]]:
+        """What the systems that guests ran are made of, by their digests."""
+        return {digest: list(packages) for digest, packages in self.systems.packages.items()}
+
     def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
         return facts.conclude_fidelity(self.accelerators, read)
 
