@@ -125,9 +125,9 @@ def names(listed: list[dict[str, Any]]) -> set[str]:
     return {str(one["name"]) for one in listed}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stranger(cloud: SomebodysCloud) -> Iterator[dict[str, set[str]]]:
-    """A stranger's server, image, port and flavor, with names as ours; all that is in the cloud then."""
+    """A stranger's server, image and flavor, with names as ours; all that is in the cloud then."""
     client = cloud.client
     flavor = {"name": STRANGERS, "ram": 64, "vcpus": 1, "disk": 0}
     flavor_id = client.compute("POST", "/flavors", {"flavor": flavor}).body["flavor"]["id"]

@@ -10,7 +10,7 @@ from workers.hosts.base import Cloud, ClusterHosts, Storage
 from workers.hosts.namespaces import CHECKOUT, HostStatus, agent_command, agent_environment
 from workers.stacks.clouds import login_of
 
-_NOWHERE = Storage(Path("/proc/self/ns/net"), "", ())  # no object store is deployed
+NOWHERE = Storage(Path("/proc/self/ns/net"), "", ())  # no object store is deployed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CloudPlace:
             folder=self.folder,
             hosts=(),
             observer=WorkerObserver(self._cloud.observer),
-            storage=_NOWHERE,
+            storage=NOWHERE,
             network="",
             guest_addresses=(),
             cloud=cloud,

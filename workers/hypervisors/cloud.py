@@ -367,7 +367,7 @@ class CloudGuest:
         self._requested_s = self.cluster.now_s()
         number = self.cluster.things.server(self.name, asked)
         self._api_s = self.cluster.now_s()
-        self._server = Server(self.cluster.client, number, self._tail)
+        self._server = Server(self.cluster.client, number, self._failure)
         self._server.wait_until_active(f"start guest {self.name}", timeout_s=_ACTIVE_TIMEOUT_S)
         self._running_s = self.cluster.now_s()
         return self._requested_s
@@ -399,8 +399,7 @@ class CloudGuest:
             if heard is not None:
                 self._answer = self._beat(heard)
                 return self._answer
-        silent = f"guest {self.name} did not answer within {timeout_s:g} s{self._tail()}"
-        raise self.cluster.client.failure("compute", silent)
+        raise self._failure(f"guest {self.name} did not answer within {timeout_s:g} s")
 
     def stages(self) -> Stages:
         if self._answer is None:
@@ -469,6 +468,9 @@ class CloudGuest:
     def _beat(self, heard: Sequence[float]) -> Beat:
         at_s, sequence, *counters = heard
         return Beat(at_s, int(sequence), self.nonce, *(int(counter) for counter in counters))
+
+    def _failure(self, what: str) -> Failed:
+        return self.cluster.client.failure("compute", what + self._tail())
 
     def _tail(self) -> str:
         """What its console tells, for people."""

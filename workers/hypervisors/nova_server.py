@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from scenarios.contract import Failed
 from workers.stacks.openstack_client import Client
 
 _POLL_S = 0.25  # a look costs Nova's API some 50 ms of a processor
@@ -11,12 +12,12 @@ _GIVEN_UP = ("error", "failed", "cancelled")
 
 
 class Server:
-    """One server, by its id; `tail` tells, for errors, what its console does."""
+    """One server, by its id; `failure` makes an error of what Nova did wrong with it."""
 
-    def __init__(self, client: Client, number: str, tail: Callable[[], str]) -> None:
+    def __init__(self, client: Client, number: str, failure: Callable[[str], Failed]) -> None:
         self.number = number
         self._client = client
-        self._tail = tail
+        self._failure = failure
 
     def told(self) -> dict[str, Any]:
         """What Nova tells of it now."""
@@ -39,7 +40,7 @@ class Server:
             return True
         listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self.number}").body["migrations"]
         if listed and listed[0]["status"] in _GIVEN_UP:
-            raise self._client.failure("compute", f"{what}: it gives up: {listed[0]['status']}{self._tail()}")
+            raise self._failure(f"{what}: it gives up: {listed[0]['status']}")
         return False
 
     def _wait(self, what: str, timeout_s: float, is_so: Callable[[dict[str, Any]], bool]) -> None:
@@ -48,11 +49,10 @@ class Server:
             told = self.told()
             if told["status"] == "ERROR":
                 fault = str(told.get("fault", {}).get("message", "it does not say why"))
-                raise self._client.failure("compute", f"{what}: it sets the server to ERROR: {fault[:300]}")
+                raise self._failure(f"{what}: it sets the guest to ERROR: {fault[:300]}")
             if is_so(told):
                 return
             if time.monotonic() > deadline:
                 state = f"{told['status']}, {told['OS-EXT-STS:task_state']}"
-                late = f"{what}: not done within {timeout_s:g} s: it says {state}{self._tail()}"
-                raise self._client.failure("compute", late)
+                raise self._failure(f"{what}: not done within {timeout_s:g} s: it says {state}")
             time.sleep(_POLL_S)
