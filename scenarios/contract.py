@@ -460,7 +460,7 @@ class UploadReport:
     manifest_s: float  # asking for the parts to become one object; near 0 for a single PUT
     readable_s: float  # from the answer to that until the object's first byte was read
     retries: int  # requests that were sent again
-    server_cpu_s: float
+    server_cpu_s: float | None  # None where the servers are not seen
     client_cpu_s: float
     client_memory_mib: float  # of all its processes at their highest
 
@@ -537,7 +537,7 @@ class ObjectStore(Protocol):
         """Stored segments that belong to no object: path → bytes."""
 
     def placement_of(self, name: str) -> Placement:
-        """Raises Failed (stack) for a stored file that does not hold what was sent."""
+        """Raises Unsupported where disks are not seen, Failed (stack) for a file that does not hold what was sent."""
 
     def remove(self, name: str) -> None:
         """With its segments; harmless when it is gone."""

@@ -34,6 +34,7 @@ from workers.stacks.openstack_network import NETWORK_ID
 pytestmark = pytest.mark.machine
 
 TIMEOUT_S = 900
+PARAMS: dict[str, dict[str, Any]] = {"chunked_upload": {"size_mib": 8, "segment_mib": 2}}
 STRANGERS = "farm-0123456789ab-stranger"  # named as ours are, with a mark of nobody's session
 
 
@@ -64,7 +65,7 @@ class Visitor:
                 "session:test", 7, tuple(f"host:{NAME}/{host.name}" for host in cluster.hosts), later.isoformat()
             ),
             builds=(build,),
-            scenarios=tuple(PlannedScenario(name, SCENARIOS[name].version) for name in scenarios),
+            scenarios=tuple(PlannedScenario(name, SCENARIOS[name].version, PARAMS.get(name, {})) for name in scenarios),
             blocks=1,
             rounds=1,
             seed=1,
@@ -112,6 +113,7 @@ def things_in(cloud: SomebodysCloud) -> dict[str, set[str]]:
         "flavors": names(client.compute("GET", "/flavors").body["flavors"]),
         "images": names(client.image("GET", "/images").body["images"]),
         "ports": names(client.network("GET", "/ports").body["ports"]),
+        "containers": names(client.store("GET", "?format=json").body or []),
         "keypairs": {str(one) for one in client.compute("GET", "/os-keypairs").body["keypairs"]},
     }
 
@@ -135,6 +137,8 @@ def stranger(cloud: SomebodysCloud) -> Iterator[dict[str, set[str]]]:
     image_id = client.image("POST", "/images", image).body["id"]
     client.image("PUT", f"/images/{image_id}/file", file=Path(__file__))
     asked = {"name": STRANGERS, "imageRef": image_id, "flavorRef": flavor_id, "networks": [{"uuid": NETWORK_ID}]}
+    container = f"/{STRANGERS}"
+    client.store("PUT", container)
     server_id = client.compute("POST", "/servers", {"server": asked}).body["server"]["id"]
     assert wait_for(lambda: status_of(cloud, server_id) == "ACTIVE", timeout_s=120)
     try:
@@ -145,6 +149,7 @@ def stranger(cloud: SomebodysCloud) -> Iterator[dict[str, set[str]]]:
         assert wait_for(lambda: status_of(cloud, server_id) == "", timeout_s=120)
         client.compute("DELETE", f"/flavors/{flavor_id}")
         client.image("DELETE", f"/images/{image_id}")
+        client.store("DELETE", container)
 
 
 def status_of(cloud: SomebodysCloud, server: str) -> str:
@@ -156,11 +161,14 @@ def test_a_session_measures_it_and_leaves_nothing(
     visitor: Visitor, cloud: SomebodysCloud, stranger: dict[str, set[str]]
 ) -> None:
     cluster = cloud.planned("nova:h1", "nova:h2")
-    plan = visitor.plan(cluster, "boot", "cow_start", "live_migration", session="whole")
+    plan = visitor.plan(cluster, "boot", "cow_start", "chunked_upload", "live_migration", session="whole")
     assert visitor.run(plan) == (0, "")
 
     manifest, samples, texts = read_bundle(visitor.bundle)
-    told = {(one.scenario, one.params.get("method")): (one.outcome, one.reason) for one in manifest.outcomes}
+    told = {
+        (one.scenario, one.params.get("method") or one.params.get("shape")): (one.outcome, one.reason)
+        for one in manifest.outcomes
+    }
     unseen = "the hosts of a cloud that is there already are not seen"
     makes = f"the cloud makes its guests' disks itself, and {unseen}"
     assert told == {
@@ -168,6 +176,8 @@ def test_a_session_measures_it_and_leaves_nothing(
         ("cow_start", "overlay"): ("unsupported", makes),
         ("cow_start", "copy"): ("unsupported", makes),
         ("cow_start", "reflink"): ("unsupported", makes),
+        ("chunked_upload", "single"): ("measured", None),
+        ("chunked_upload", "segments"): ("measured", None),
         ("live_migration", None): ("measured", None),
     }
     for scenario in ("boot", "live_migration"):
@@ -178,6 +188,10 @@ def test_a_session_measures_it_and_leaves_nothing(
     assert values["boot", "api_ms"] < values["boot", "answer_ms"]
     assert 0 < values["live_migration", "api_ms"] < values["live_migration", "total_ms"]
     assert values["live_migration", "blackout_ms"] > 0
+    assert values["chunked_upload", "goodput_mib_s"] > 0
+    assert not {"distinct_disks", "server_cpu_s"} & {
+        metric for scenario, metric in values if scenario == "chunked_upload"
+    }
     facts = read_facts(visitor.bundle)
     assert facts.declared["compute API"].startswith("2.1 to 2.")
     assert facts.declared["hypervisors"].startswith("QEMU ")
@@ -191,16 +205,17 @@ def test_what_a_killed_session_left_is_swept_and_nothing_else(
     visitor: Visitor, cloud: SomebodysCloud, stranger: dict[str, set[str]]
 ) -> None:
     cluster = cloud.planned("nova:h1", "nova:h2")
-    killed = visitor.start(visitor.plan(cluster, "boot", session="killed"))
-    assert wait_for(lambda: len(things_in(cloud)["servers"]) > len(stranger["servers"]), timeout_s=300)
+    killed = visitor.start(visitor.plan(cluster, "chunked_upload", "boot", session="killed"))
+    assert wait_for(lambda: things_in(cloud)["containers"] > stranger["containers"], timeout_s=300)
+    assert wait_for(lambda: things_in(cloud)["servers"] > stranger["servers"], timeout_s=300)
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=60)
     left = things_in(cloud)
-    assert all(left[kind] > stranger[kind] for kind in ("servers", "flavors", "images", "ports"))
+    assert all(left[kind] > stranger[kind] for kind in ("servers", "flavors", "images", "ports", "containers"))
 
     swept = visitor.sweep(cluster)
     assert swept["failures"] == []
-    assert {line.split()[2] for line in swept["things"]} == {"server", "port", "image", "flavor"}
+    assert {line.split()[2] for line in swept["things"]} == {"server", "port", "image", "flavor", "container"}
     assert things_in(cloud) == stranger
     assert visitor.sweep(cluster)["things"] == []
 

@@ -18,7 +18,7 @@ from workers.marks import guest_prefix
 from workers.stacks.openstack_client import Client, Login
 
 SESSION = "farm_session"  # key of metadata and properties
-COMPONENTS = {"nova": "compute", "glance": "image", "neutron": "network"}
+CONTAINERS_MARK = "X-Container-Meta-Farm-Session"
 _NEWEST = (2, 81)  # version of Nova's API: later ones are not needed
 _GONE_TIMEOUT_S = 90.0
 _POLL_S = 0.25
@@ -140,7 +140,23 @@ def clear(client: CloudClient, sessions: Sequence[str]) -> list[str]:
             for thing in _of_session(client, kind, session):
                 found.append(f"{kind.key[:-1]} {thing['name']}")
                 _delete(client, kind.service, f"{kind.path}/{thing['id']}")
+    if client.has("object-store"):
+        found += [gone for session in sessions for gone in _clear_containers(client, session)]
     return found
+
+
+def _clear_containers(client: CloudClient, session: str) -> Iterator[str]:
+    """With all that is in them."""
+    listed = client.store("GET", f"?{urlencode({'format': 'json', 'prefix': guest_prefix(session)})}").body or []
+    for name in [str(container["name"]) for container in listed]:
+        path = f"/{quote(name)}"
+        if client.store("HEAD", path).headers.get(CONTAINERS_MARK.lower()) != session:
+            continue
+        yield f"container {name}"
+        while objects := client.store("GET", f"{path}?format=json").body or []:
+            for one in objects:
+                client.store("DELETE", f"{path}/{quote(str(one['name']))}", may_miss=True)
+        client.store("DELETE", path, may_miss=True)
 
 
 def _of_session(client: CloudClient, kind: _Kind, session: str) -> Iterator[Mapping[str, Any]]:

@@ -53,7 +53,7 @@ def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir
 def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> ObjectStore | None:
     """The deployed object store; with OpenStack as the user that Nova is asked by, with the same token."""
     if isinstance(deployment, external.Deployment):
-        return None
+        return deployment.store(payload)
     if isinstance(deployment, swift.Deployment):
         return SwiftStore(deployment, observer, payload)
     client = deployment.client

@@ -90,6 +90,10 @@ class Client:
         """The id of the project that it acts in."""
         return self._logged_in().project
 
+    def has(self, kind: str) -> bool:
+        """Whether the catalogue has a service of this type."""
+        return any(service["type"] == kind for service in self._logged_in().catalogue)
+
     def endpoint(self, kind: str) -> str:
         """Where the catalogue says that the service of this type is, for its users. Raises Failed (stack)."""
         for service in self._logged_in().catalogue:
@@ -109,6 +113,10 @@ class Client:
 
     def network(self, method: str, path: str, body: object = None, *, may_miss: bool = False) -> Answer:
         return self._ask("network", method, path, body, may_miss=may_miss)
+
+    def store(self, method: str, path: str, *, may_miss: bool = False) -> Answer:
+        """Of the project's account in the object store."""
+        return self._ask("object-store", method, path, may_miss=may_miss)
 
     def computes_up(self) -> set[str]:
         """Hosts on which Nova has a compute that answers; none as long as Nova cannot say."""
@@ -162,7 +170,7 @@ class Client:
 
     def _base(self, kind: str) -> str:
         """Where paths of a service's API begin: the catalogue may say its version, and Nova's whose it is."""
-        url, version = self.endpoint(kind), _VERSIONS[kind]
+        url, version = self.endpoint(kind), _VERSIONS.get(kind, "")
         return url if f"{version}/" in f"{url}/" else url + version
 
     def _logged_in(self) -> _Session:
