@@ -408,8 +408,11 @@ class Host(Protocol):
         Raises Unsupported where the host cannot do this method, or not in this shape.
         """
 
-    def serve_base(self, system: System | None = None) -> AbstractContextManager[ServedBase]:
-        """Serve this host's base image, or the disk of a system, while within."""
+    def serve_base(self, system: System | None = None, *, latency_ms: int = 0) -> AbstractContextManager[ServedBase]:
+        """Serve this host's base image, or the disk of a system, while within; each answer comes so much later."""
+
+    def served_read_s(self, served: ServedBase) -> float:
+        """Seconds from asking for a block of what another host serves until it was here: the quickest of some."""
 
     def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:
         """A disk over what another host serves, to be `pulled` here or not; and the seconds that making it took."""
