@@ -107,7 +107,8 @@ class ImageStart:
                 cell.record("server_cpu_s", served.server_cpu_s())
             guest.stop()
 
-        cell.record("create_ms", create_s * 1e3)
+        if create_s is not None:
+            cell.record("create_ms", create_s * 1e3)
         cell.record("answer_ms", (answer.at_s - requested_s) * 1e3)
         cell.record("read_mib", read_mib)
         cell.prove(answer.nonce == nonce, f"the guest answered '{answer.nonce}', not its nonce '{nonce}'")
@@ -130,7 +131,7 @@ def _serve(
     return served
 
 
-def _make_disk(host: Host, method: str, system: System, served: ServedBase | None) -> tuple[Disk, float]:
+def _make_disk(host: Host, method: str, system: System, served: ServedBase | None) -> tuple[Disk, float | None]:
     if served is not None:
         return host.make_streamed_disk(served, pulled=False)
     return host.make_disk(method, system=system)

@@ -123,10 +123,11 @@ def _round_trip(unit: float, known: Circumstances, one: str, other: str) -> Limi
 
 
 def _cpu(known: Circumstances) -> Limit:
-    """The VMM's CPU time on all of the host's processors at once."""
-    cpu_s, cores = known.measured("qemu_cpu_s"), known.cores.get(known.host("host"))
+    """The VMMs' CPU time on all processors of their hosts at once."""
+    places = {host for role, host in known.hosts.items() if role.partition("-")[0] == "host"}
+    cpu_s, cores = known.measured("qemu_cpu_s"), sum(known.cores.get(host, 0) for host in places)
     guests = count_of(known.params.get("guests", 1))
-    if not cores or not guests:
+    if not guests or not places or not all(known.cores.get(host) for host in places):
         raise NoLimit("the host does not tell how many processors it has")
     work = f"{cpu_s:.3g} s of CPU time" if guests == 1 else f"{guests} × {cpu_s:.3g} s of CPU time"
     return _no_less(guests * cpu_s / cores * _MS, f"{work} ÷ {cores} processors")

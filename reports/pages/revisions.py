@@ -10,6 +10,7 @@ from reports.material import CheckInView, ClusterView, Material
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.findings import FindingView
+from reports.stand_ins import stand_ins
 
 OutcomeCount = dict[str, Any]
 
@@ -31,6 +32,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
             "findings": [finding for finding in findings if finding.checkin == checkin and finding.product],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
+            "stand_ins": stand_ins(material.answered.values(), checkin.revision),
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],
         }
         yield Page(checkin.path, "revision.html.j2", "revisions/index.html", content)

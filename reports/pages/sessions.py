@@ -12,6 +12,7 @@ from reports.material import Material, plain
 from reports.metrics import MeasuredMetric, number_text
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
+from reports.stand_ins import stand_ins
 from reports.voids import void_counts
 
 
@@ -47,12 +48,17 @@ def _content(
         "harness": plan.get("harness"),
         "order": _order(material, samples),
         "locks": _locks(material, session, everywhere),
+        "stand_ins": stand_ins([bundle] if bundle else []),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
         "clocks": clocks_told(_facts(bundle, "clock_bounds_s"), _facts(bundle, "clock_jumps_s")),
         "load": load_told(_facts(bundle, "load")),
         "host_facts": {
             plain(host): {plain(str(name)): plain(str(value)) for name, value in facts.items()}
             for host, facts in _facts(bundle, "hosts").items()
+        },
+        "packages": {
+            plain(str(digest)): [plain(str(package)) for package in _sequence(packages)]
+            for digest, packages in _facts(bundle, "packages").items()
         },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),

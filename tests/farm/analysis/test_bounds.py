@@ -73,6 +73,7 @@ WIPED = replace(KNOWN, params={"method": "dd", "volume_mib": "64"})
         ("boot", "answer_ms", replace(KNOWN, hosts={"host": "h2"}), 275.0, "2.2 s of CPU time ÷ 8 processors"),
         ("boot", "answer_ms", replace(KNOWN, beside={"qemu_cpu_s": 0.1, "read_mib": 80.0}), 100.0, "80 MiB read ÷ disk read 800 MiB/s"),
         ("boot_many", "last_answer_ms", replace(KNOWN, params={"guests": "4"}), 4400.0, "4 × 2.2 s of CPU time ÷ 2 processors"),
+        ("boot_many", "last_answer_ms", replace(KNOWN, params={"guests": "4"}, hosts={"host": "h1", "host-2": "h2"}), 880.0, "4 × 2.2 s of CPU time ÷ 10 processors"),
         ("cow_start", "answer_ms", KNOWN, 1100.0, "2.2 s of CPU time ÷ 2 processors"),
         ("operator_guest", "answer_ms", KNOWN, 1100.0, "2.2 s of CPU time ÷ 2 processors"),
         ("image_start", "answer_ms", KNOWN, 1100.0, "2.2 s of CPU time ÷ 2 processors"),
