@@ -97,6 +97,7 @@ def _disks(qemu: QemuCluster, method: str, pairs: int) -> list[Pair]:
 
     def by_farm() -> float:
         disk, took_s = host.make_disk(method)
+        assert took_s is not None
         disk.remove()
         return took_s
 

@@ -4,6 +4,7 @@ A metric of a scenario that asks with parameters is written `create_ms[method=ov
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,12 @@ Answer = dict[str, Any]
 _SAMPLE_KEYS = (
     *("cluster", "session", "block", "round", "attempt", "order", "revision", "scenario", "version", "metric"),
     *("unit", "value", "params", "hosts", "warm_up", "valid", "void_reason", "taken_at", "fidelity"),
+    *("limit", "share", "limit_why"),
 )
 
 
 def results(samples: pd.DataFrame) -> list[Answer]:
-    """Samples with their cluster, in the order of the frame (of `farm.results.queries.samples`)."""
+    """Samples with their cluster, in the order of the frame (of `farm.limits.held_samples`)."""
     return [_sample(record) for record in samples[list(_SAMPLE_KEYS)].to_dict("records")]
 
 
@@ -30,6 +32,7 @@ def _sample(record: Mapping[Any, Any]) -> Answer:
     answer["params"], answer["hosts"] = json.loads(record["params"]), json.loads(record["hosts"])
     answer["void_reason"] = None if record["valid"] else record["void_reason"]
     answer["time"] = record["taken_at"].isoformat()
+    answer |= {name: record[name] if math.isfinite(record[name]) else None for name in ("limit", "share")}
     return answer
 
 

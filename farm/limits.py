@@ -48,10 +48,10 @@ class _Asked(NamedTuple):
 def held_samples(
     engine: Engine, scope: Scope, *, metric: str | None = None, revision: str | None = None, **wanted: str | None
 ) -> pd.DataFrame:
-    """Samples as `queries.samples` gives them, with `limit`, `share` and `limit_why`; void where beyond the possible.
+    """Samples as `queries.samples` gives them, with `limit`, `share`, `limit_why` and `beyond_limit`.
 
-    `limit_why` is what the limit is made of, or why there is none. A sample's limit comes from the others of its
-    session, so those are read whichever are wanted.
+    `limit_why` is what the limit is made of, or why there is none; samples beyond the possible are void. A sample's
+    limit comes from the others of its session, so those are read whichever are wanted.
     """
     samples = queries.samples(engine, scope, **wanted)
     held = hold(samples, queries.probes(engine, scope), queries.bundles(engine, scope))
@@ -72,11 +72,15 @@ def hold(samples: pd.DataFrame, probes: Iterable[ProbeRow], bundles: Iterable[Bu
     )
     reasons = _beyond(held)
     if not reasons:
-        return held
+        return held.assign(beyond_limit=False)
     beyond = [reasons.get(asked) for asked in map(_Asked, *_columns(held, *_Asked._fields))]
     rows = zip(beyond, *_columns(held, "valid", "void_reason"), strict=True)
     states = [(False, reason) if reason and valid else (valid, old) for reason, valid, old in rows]
-    return held.assign(valid=[valid for valid, _ in states], void_reason=[reason for _, reason in states])
+    return held.assign(
+        valid=[valid for valid, _ in states],
+        void_reason=[reason for _, reason in states],
+        beyond_limit=[reason is not None for reason in beyond],
+    )
 
 
 def best_by_epoch(probes: Iterable[ProbeRow]) -> dict[tuple[str, str], dict[Place, float]]:

@@ -266,7 +266,7 @@ def _reserve(
     booking = reservations.reserve(transaction, owner, cluster.resources, sessions.holder_of(session.id), now, until)
     if isinstance(booking, reservations.Refusal):
         return
-    plan = sessions.build_plan(session, cluster, booking, settings, harness)
+    plan = sessions.build_plan(transaction, session, cluster, booking, settings, harness)
     sessions.mark_reserved(transaction, session, plan)
 
 

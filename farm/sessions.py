@@ -10,7 +10,7 @@ try for ever. `farm.results.ingest` moves a session to done, in the transaction 
 
 import datetime
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session as Transaction
 
 from farm.inventory import Cluster
 from farm.reservations import Booking
+from farm.results.builds import known
 from farm.results.tables import Session, SessionState
 from farm.settings import ScenarioSettings, Settings
 from scenarios import parameters, sweeps
@@ -215,9 +216,12 @@ def state_of(session: Session) -> SessionState:
     return state
 
 
-def build_plan(session: Session, cluster: Cluster, booking: Booking, settings: Settings, harness: str) -> Plan:
+def build_plan(
+    transaction: Transaction, session: Session, cluster: Cluster, booking: Booking, settings: Settings, harness: str
+) -> Plan:
     """The next attempt of the session, whole, as a worker gets it. `harness` is `crossing.harness_digest`."""
-    builds = tuple(from_data(build, PlannedBuild, source=f"session {session.id}") for build in session.builds)
+    asked = (from_data(build, PlannedBuild, source=f"session {session.id}") for build in session.builds)
+    builds = tuple(replace(build, resolved=known(transaction, session, build)) for build in asked)
     return Plan(
         schema=SCHEMA,
         harness=harness,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from farm.results.tables import ProbeRow
 from reports.charts import Bar
+from reports.metrics import MeasuredMetric
 from reports.summaries import SERIES
 from scenarios.probes import KINDS, PLACES, ProbeKind
 
@@ -109,6 +110,15 @@ def reasons_of(samples: pd.DataFrame) -> Mapping[tuple[Any, ...], str]:
     keys = [*SERIES, "revision"]
     rows = without.drop_duplicates(keys, keep="last")[[*keys, "limit_why"]].itertuples(index=False, name=None)
     return {tuple(key): str(why) for *key, why in rows}
+
+
+def beyond_limit(samples: pd.DataFrame) -> list[dict[str, Any]]:
+    """What of these samples is void for being more than possible: session, metric and reason, each once."""
+    void = samples[samples["beyond_limit"]].drop_duplicates(["session", *SERIES])
+    return [
+        {"session": row["session"], "metric": MeasuredMetric.of_record(row), "reason": row["void_reason"]}
+        for row in void.to_dict("records")
+    ]
 
 
 def percent_text(share: float) -> str:

@@ -75,11 +75,31 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class ResolvedBuild:
+    """What a revision became on a platform: its lock, the digest of its code, and what was built from source.
+
+    `made`: component → SHA-256 of the file that it was built into. Workers of earlier releases told no platform.
+    """
+
+    revision: str
+    lock: str
+    code: str
+    settings: dict[str, Any]
+    platform: str = ""
+    made: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The same on two clusters: they ran the same bits."""
+        return digest_of({"platform": self.platform, "lock": self.lock, "code": self.code})
+
+
+@dataclass(frozen=True)
 class PlannedBuild:
     """A revision to deploy: what identifies it, what it is here for, and where it comes from.
 
     `recipe` is the stack's, where the repository is a component's own and has no stack.toml; with it comes `lock`,
-    the text of the file that it names.
+    the text of the file that it names. `resolved` is what the same became on platforms where it was built before.
     """
 
     revision: str
@@ -89,6 +109,7 @@ class PlannedBuild:
     commit: str
     recipe: dict[str, Any] | None = None
     lock: str | None = None
+    resolved: tuple[ResolvedBuild, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,16 +202,6 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class ResolvedBuild:
-    """What a revision became on this platform: its lock and the digest of its code."""
-
-    revision: str
-    lock: str
-    code: str
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True)
 class Manifest:
     """The bundle's table of contents; the signature covers this file, this file covers all others."""
 
@@ -222,7 +233,8 @@ class Facts:
 
     `declared` are the facts that open an epoch (CPU, microcode, kernel, QEMU, libvirt, firmware, swap);
     `clock_bounds_s` is, per host, how far its clock may be from the observer's; `guest_images` is,
-    per revision, the SHA-256 of its guest's kernel and initramfs.
+    per revision, the SHA-256 of its guest's kernel and initramfs; `packages` are those that other guests'
+    systems were built from.
     """
 
     declared: dict[str, str]
@@ -234,6 +246,7 @@ class Facts:
     sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
     clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
     store_disks: int = 0  # of the cluster's object store
+    packages: dict[str, list[str]] = field(default_factory=dict)  # by digest of a guest's system: 'name version' …
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,9 @@ class ProbeKind:
 KINDS: dict[ProbeName, ProbeKind] = {
     "disk read": ProbeKind("MiB/s", "higher", "Sequential reads of 1 MiB past all caches"),
     "disk write": ProbeKind("MiB/s", "higher", "Sequential writes of 1 MiB past all caches, the last flush included"),
-    "small read": ProbeKind("µs", "lower", "One 4 KiB read past all caches, the median of many"),
-    "small write": ProbeKind("µs", "lower", "One 4 KiB write past all caches, the median of many"),
-    "flush": ProbeKind("µs", "lower", "One 4 KiB write and its flush, the median of many"),
+    "small read": ProbeKind("µs", "lower", "One 4 KiB read past all caches, the quickest of many"),
+    "small write": ProbeKind("µs", "lower", "One 4 KiB write past all caches, the quickest of many"),
+    "flush": ProbeKind("µs", "lower", "One 4 KiB write and its flush, the quickest of many"),
     "memory copy": ProbeKind("MiB/s", "higher", "Memory copied to memory by all processors"),
     "network": ProbeKind("MiB/s", "higher", "Bytes over parallel TCP connections"),
     "round trip": ProbeKind("µs", "lower", "One byte there and back over TCP, the quickest of many"),

@@ -27,7 +27,8 @@ _SWIFT_KEYS = {
     "log_udp_host", "log_udp_port", "log_custom_handlers", "lock_path", "keep_idle", "here",
 }  # fmt: skip
 _SWIFT_FILTERS = {
-    "cache", "catch_errors", "copy", "dlo", "gatekeeper", "healthcheck", "listing_formats", "memcache",
+    "authtoken", "cache", "catch_errors", "copy", "dlo", "gatekeeper", "healthcheck", "keystoneauth", "listing_formats",
+    "memcache",
     "proxy-logging", "proxy-server", "s3api", "slo", "tempauth", "versioned_writes",
 }  # fmt: skip
 _RESERVED = {"libraries"}  # the folder beside the components' own that all libraries lie in
@@ -35,7 +36,14 @@ _MODULES = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 
 
 # Deployer → the components it cannot do without
-NEEDED = {"swift": ("swift",), "openstack": ("nova", "keystone", "placement", "glance")}
+NEEDED = {"swift": ("swift",), "openstack": ("nova", "keystone", "placement", "glance", "swift")}
+# Deployer → what of its stack is not deployed, and what the farm puts in its place: pages say it beside the figures
+STAND_INS = {
+    "openstack": {
+        "Neutron": "one network of the farm's own, whose ports are on the bridge that the hosts have already; security "
+        "groups, DHCP, agents and quotas are answered as empty (workers/stacks/openstack_network.py)",
+    },
+}
 
 
 def _must(held: bool, message: str) -> None:
@@ -243,6 +251,10 @@ class Recipe:
         _must(len(set(names)) == len(names), "two components have the same name")
         for name in NEEDED[self.stack.deployer]:
             _must(name in names, f"needs a component named '{name}'")
+        _must(
+            self.stack.deployer != "openstack" or self.disk == DiskSettings(),
+            "disk: guests' disks are Nova's: set 'openstack.nova.libvirt'",
+        )
         if self.tests is not None:
             _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
         if self.lock is not None:

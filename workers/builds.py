@@ -6,6 +6,7 @@ as source is built into a wheel behind the sandbox' walls first.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from workers.checkouts import Mirror, apply_patch
 from workers.compilers import CompilerCache
 from workers.debian import Apt
 from workers.emulators import Emulator
-from workers.packages import Pip, Wheel, lock_of, normal
+from workers.packages import Pip, Wheel, lock_of, normal, read_lock
 
 RECIPE_LIMIT_BYTES = 256 << 10
 # The interpreter inside the sandbox is the system's; wheels are chosen for the one that runs us, made from it
@@ -107,6 +108,15 @@ class Workshop:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def kept(self, sha256: str) -> Path | None:
+        """The folder with the one file of that digest, as it was built before, here or on another cluster."""
+        folder = self.cache.find("artefact", sha256)
+        return folder if folder is not None and [_sha256(file) for file in folder.iterdir()] == [sha256] else None
+
+    def keep(self, file: Path, sha256: str) -> None:
+        """Keep what was built under its digest."""
+        self.cache.entry("artefact", sha256, lambda folder: os.link(file, folder / file.name))
+
     def compiled(self, url: str) -> CompilerCache:
         return CompilerCache(self.home / "cache" / "compilers" / digest_of(url)[:24])
 
@@ -128,6 +138,12 @@ class _Parts:
     emulator: Emulator | None = None
     tree: str = ""  # of the deployment repository, where folders of it are used
 
+    @property
+    def made(self) -> dict[str, str]:
+        """Component → digest of the file that it was built into."""
+        made = {name: wheel.sha256 for name, wheel in self.built.items()}
+        return made if self.emulator is None else {**made, VMM: self.emulator.digest}
+
 
 def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     """Fetch, read, build and install a check-in; costs little where its parts are in the workshop's cache.
@@ -141,14 +157,20 @@ def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
 
 def _resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     recipe, locked, tree_id, tree = _recipe_of(planned, workshop)
-    parts = _parts(recipe, tree_id, tree, workshop)
-    found = _resolution(workshop, parts, locked, recipe.lock)
+    before = next((one for one in planned.resolved if one.platform == PLATFORM), None)
+    parts = _parts(recipe, tree_id, tree, workshop, {} if before is None else before.made)
+    if before is None:
+        found = _resolution(workshop, parts, locked, recipe.lock)
+    else:
+        own_wheels = {wheel.name: wheel for wheel in parts.built.values()}
+        found = [own_wheels.get(wheel.name, wheel) for wheel in read_lock(before.lock)]
     by_name = {wheel.name: wheel for wheel in found}
     own = {name: by_name[normal(pin.partition("==")[0])] for name, pin in parts.pins.items()} | parts.built
     libraries = [wheel for wheel in found if wheel.name not in {one.name for one in own.values()}]
     code = dict(parts.folders)
     for name, wheel in own.items():
-        code[name] = _installed("code", wheel.sha256, [wheel], workshop)
+        with _told(name, "code"):
+            code[name] = _installed("code", wheel.sha256, [wheel], workshop)
     environment = _installed("environment", digest_of(lock_of(libraries)), libraries, workshop)
     identity: dict[str, object] = {
         "tree": parts.tree,
@@ -156,7 +178,8 @@ def _resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     }
     if parts.emulator is not None:
         identity["emulator"] = parts.emulator.digest
-    resolved = ResolvedBuild(planned.revision, lock_of(found), digest_of(identity), to_data(recipe))
+    code_digest = digest_of(identity)
+    resolved = ResolvedBuild(planned.revision, lock_of(found), code_digest, to_data(recipe), PLATFORM, parts.made)
     tests = _tests(recipe, parts, found, workshop)
     return Build(resolved, recipe, code, environment, parts.emulator, tests)
 
@@ -176,13 +199,16 @@ def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mappi
     return recipe, locked, "", None
 
 
-def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) -> _Parts:
+def _parts(
+    recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop, made_before: Mapping[str, str]
+) -> _Parts:
+    """`made_before`: component → digest of the file that it was built into before."""
     parts = _Parts()
     for component in recipe.component:
         name, source = component.name, component.source
         with _told(name, "source"):
             if name == VMM:
-                parts.emulator = _emulator(recipe, workshop)
+                parts.emulator = _emulator(recipe, workshop, made_before.get(name))
             elif name == VMM_PART:
                 continue  # it is built into that
             elif source.pypi is not None:
@@ -191,7 +217,7 @@ def _parts(recipe: Recipe, tree_id: str, tree: Path | None, workshop: Workshop) 
                 parts.folders[name] = _folder(name, source.path, tree)
                 parts.tree = tree_id
             else:
-                parts.sources[name], parts.built[name] = _built(name, source, workshop)
+                parts.sources[name], parts.built[name] = _built(name, source, workshop, made_before.get(name))
     return parts
 
 
@@ -206,20 +232,25 @@ def _told(component: str, stage: str) -> Iterator[None]:
         raise Failed(error.fault, f"component '{component}' (at: {stage}): {error}") from None
 
 
-def _built(name: str, source: Source, workshop: Workshop) -> tuple[Path, Wheel]:
+def _built(name: str, source: Source, workshop: Workshop, made_before: str | None) -> tuple[Path, Wheel]:
     """A component's source and its wheel: built once for each tree, patch and platform."""
     assert source.git is not None
     assert source.commit is not None  # as `Source` has checked
     tree_id, tree = workshop.tree(source.git, source.commit)
     if source.patch is not None:
         tree_id, tree = workshop.patched(tree_id, tree, source.patch)
+    if made_before is not None and (kept := workshop.kept(made_before)) is not None:
+        return tree, wheels.read(name, kept)
     toolchain = _toolchain(workshop, wheels.TOOLCHAIN)
     key = digest_of({"tree": tree_id, "platform": PLATFORM, "toolchain": toolchain.parent.name})
 
     def build(folder: Path) -> None:
         wheels.build(name, tree, toolchain, folder, lease=workshop.lease, run_dir=workshop.folder / f"build-{key[:12]}")
 
-    return tree, wheels.read(name, workshop.cache.entry("wheel", key, build))
+    wheel = wheels.read(name, workshop.cache.entry("wheel", key, build))
+    assert wheel.file is not None  # as it was built here
+    workshop.keep(wheel.file, wheel.sha256)
+    return tree, wheel
 
 
 def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Workshop) -> Tests | None:
@@ -234,13 +265,18 @@ def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Work
     return Tests(parts.sources[recipe.tests.component], libraries)
 
 
-def _emulator(recipe: Recipe, workshop: Workshop) -> Emulator:
+def _emulator(recipe: Recipe, workshop: Workshop, made_before: str | None) -> Emulator:
     """QEMU ready to be sent to hosts: unpacked once for each package, built once for each tree, patch and platform."""
+    if made_before is not None and (kept := workshop.kept(made_before)) is not None:
+        return emulators.read(kept)
     by_name = {component.name: component.source for component in recipe.component}
     source = by_name[VMM]
-    if source.debian is None:
-        return _compiled(source, by_name.get(VMM_PART), workshop)
-    pin = source.debian
+    made = _unpacked(source.debian, workshop) if source.debian else _compiled(source, by_name.get(VMM_PART), workshop)
+    workshop.keep(made.archive, made.digest)
+    return made
+
+
+def _unpacked(pin: str, workshop: Workshop) -> Emulator:
     key = digest_of({"package": pin, "platform": PLATFORM})
     return emulators.read(
         workshop.cache.entry("emulator", key, lambda folder: emulators.of_package(pin, workshop.apt, folder))
@@ -276,7 +312,17 @@ def _toolchain(workshop: Workshop, pins: Sequence[str]) -> Path:
 
 
 def _installed(kind: str, key: str, packages: Sequence[Wheel], workshop: Workshop) -> Path:
-    return workshop.cache.entry(kind, f"{PLATFORM}-{key}", lambda folder: workshop.pip.install(packages, folder))
+    try:
+        return workshop.cache.entry(kind, f"{PLATFORM}-{key}", lambda folder: workshop.pip.install(packages, folder))
+    except Failed as error:
+        if kind == "code":
+            raise
+        raise Failed("farm", f"the libraries (at: {kind}): {error}") from None  # they were resolved: they must be there
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_recipe(tree: Path) -> Recipe:

@@ -48,6 +48,16 @@ class Cache:
             os.utime(folder / "seal")
         return folder / "content"
 
+    def find(self, kind: str, key: str) -> Path | None:
+        """The content folder of an entry that is there and whole."""
+        folder = self.root / f"{kind}-{key}"
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            if not _is_whole(folder):
+                return None
+            os.utime(folder / "seal")
+        return folder / "content"
+
     def _make(self, folder: Path, make: Callable[[Path], None]) -> None:
         for left_over in self.root.glob(".part-*"):  # of a killed process: we hold the lock
             shutil.rmtree(left_over)

@@ -20,6 +20,7 @@ ALWAYS_THERE = "pip"  # a package that every index has
 _SILENCE = re.compile(
     "Could not fetch URL|Retrying \\(|ReadTimeoutError|HTTP error [0-9]|IncompleteRead|DO NOT MATCH THE HASHES"
 )
+_PINNED = re.compile(r"([a-z0-9][a-z0-9-]*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*) --hash=sha256:([0-9a-f]{64})")
 _VERSIONS = re.compile(r"\(from versions: ([^()]*,[^()]*)\)")
 
 
@@ -152,6 +153,17 @@ def _conflict(lines: Sequence[str]) -> list[str]:
 
 def lock_of(wheels: Sequence[Wheel]) -> str:
     return "".join(f"{wheel.pinned}\n" for wheel in sorted(wheels, key=lambda wheel: wheel.name))
+
+
+def read_lock(text: str) -> list[Wheel]:
+    """The wheels of a lock as `lock_of` writes it. Raises Failed (farm)."""
+    wheels = []
+    for line in text.splitlines():
+        pinned = _PINNED.fullmatch(line)
+        if pinned is None:
+            raise Failed("farm", f"the plan's lock: {line[:80]!r} is no pin with a digest")
+        wheels.append(Wheel(pinned[1], pinned[2], pinned[3]))
+    return wheels
 
 
 def normal(name: str) -> str:

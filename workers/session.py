@@ -182,6 +182,7 @@ class _Run:
             load=load,
             sizes_mib={"base image": BASE_MIB},
             store_disks=len(self.hypervisors.cluster.storage.disks),
+            packages={digest: list(packages) for digest, packages in self.hypervisors.systems.packages.items()},
         )
 
     def _read_hosts(self) -> dict[str, dict[str, Any]]:
@@ -239,7 +240,7 @@ class _Run:
                 run_dir = self._run_dir(f"{block}-{position}")
                 hosts = deployers.hosts_of(deployment, build, self.hypervisors, run_dir=run_dir, home=self.home)
                 turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
-                store = deployers.store_of(deployment, self.hypervisors, self.payload)
+                store = deployers.store_of(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
                     suite = self._suite(build, deployment, f"{block}-{position}-{number}")

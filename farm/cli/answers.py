@@ -13,7 +13,9 @@ from farm.results.queries import EVERYTHING
 from farm.sessions import planned_scenarios
 from farm.settings import ScenarioSettings
 
-_RESULT_COLUMNS = ("cluster", "revision", "scenario", "metric", "params", "value", "unit", "block", "valid", "fidelity")
+_RESULT_COLUMNS = (
+    *("cluster", "revision", "scenario", "metric", "params", "value", "unit", "share", "block", "valid", "fidelity"),
+)
 _COMPARE_COLUMNS = ("cluster", "scenario", "metric", "ratio", "low", "high", "n", "replication", "delta", "verdict")
 _REGRESSION_COLUMNS = (
     "cluster",
@@ -33,7 +35,8 @@ def register(commands: Any) -> None:
     results = commands.add_parser(
         "results",
         help="samples with their cluster, void ones included",
-        description="Every sample: value, unit, where it was taken, and why it is void where it is.",
+        description="Every sample: value, unit, its share of what is possible there, where it was taken, and why it is "
+        "void where it is.",
         epilog="example: farm results --cluster birch --scenario boot --metric answer_ms --json",
     )
     for name in ("repository", "cluster", "scenario", "metric", "session", "revision"):

@@ -43,6 +43,7 @@ MAX_PROBE_BYTES = 4 << 10
 MAX_DOCUMENT_BYTES = 8 << 20  # of manifest and facts each: what JSON makes of hostile text is 20 times as large
 _MAX_REASON_CHARACTERS = 300
 _MAX_DEPTH = 20
+_MAX_PLATFORM = 64
 _MAX_INTEGER = 2**63 - 1
 _MAX_ORDER = 10_000
 
@@ -153,6 +154,7 @@ def check_content(content: Content, plan: Plan, declared: Declared) -> None:
     revisions = {build.revision for build in plan.builds}
     for build in manifest.builds:
         _must(build.revision in revisions, f"build of revision {build.revision!r}, which the plan does not have")
+        _must(len(build.platform) <= _MAX_PLATFORM, f"build of revision {build.revision!r}: its platform is too long")
     _must(
         content.facts.fidelity.concluded == manifest.fidelity,
         f"fidelity is {manifest.fidelity} in the manifest and {content.facts.fidelity.concluded} in the facts",

@@ -21,7 +21,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session as Transaction
 
 from farm.inventory import Cluster
-from farm.results import admission
+from farm.results import admission, builds
 from farm.results.admission import Content, Declared, Issued, Rejected
 from farm.results.database import reading, transact
 from farm.results.identity import epoch_of, series_identity
@@ -146,6 +146,7 @@ class _Storing:
             identity = series_identity(session, plan, self.content.facts, sample)
             transaction.add(_sample_row(sample, series.number(identity), _owner(session)))
         transaction.add_all([_outcome_row(outcome, session) for outcome in manifest.outcomes])
+        builds.remember(transaction, session, plan.builds, manifest, self.now)
         epoch = epoch_of(self.content.facts)
         transaction.add_all([_probe_row(probe, session, epoch) for probe in self.content.probes])
         session.state = "done"

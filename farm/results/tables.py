@@ -156,6 +156,22 @@ class Bundle(Owned, Base):
     received_at: Mapped[datetime.datetime]
 
 
+class Build(Owned, Base):
+    """What a revision became on one platform, as the first session told that built it (crossing.ResolvedBuild)."""
+
+    __tablename__ = "build"
+    __table_args__ = (UniqueConstraint("tenant", "account", "revision", "platform", "surroundings"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[str] = mapped_column(String(64), index=True)
+    platform: Mapped[str] = mapped_column(String(64))
+    surroundings: Mapped[str] = mapped_column(String(64))  # digest of the stack's recipe and lock, where the farm's
+    digest: Mapped[str] = mapped_column(String(64))
+    resolved: Mapped[dict[str, Any]]
+    session: Mapped[str] = mapped_column(ForeignKey("session.id"))
+    built_at: Mapped[datetime.datetime]
+
+
 class Series(Owned, Base):
     """One metric on one cluster over check-ins, under the same declared facts (an epoch)."""
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reports.charts import Line, Point, series_chart
+from reports.limits import beyond_limit
 from reports.material import CheckInView, Figure, Material
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace
@@ -55,6 +56,7 @@ def _content(material: Material, metric: MeasuredMetric) -> dict[str, Any]:
         "segments": segments,
         "limits": sorted({figure.reached.why for figure in figures if figure.reached}),
         "unlimited": sorted({figure.no_limit for figure in figures if figure.no_limit}),
+        "beyond": beyond_limit(material.samples_of(metric)),
         "csv": f"data/metrics/{metric.slug}.csv",
     }
 

@@ -10,6 +10,7 @@ from reports.material import CheckInView, ClusterView, Material
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.findings import FindingView
+from reports.stand_ins import stand_ins
 
 OutcomeCount = dict[str, Any]
 
@@ -35,6 +36,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
                 if finding.product and (finding.checkin == checkin or checkin in finding.culprits)
             ],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
+            "stand_ins": stand_ins(material.answered.values(), checkin.revision),
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],
         }
         yield Page(checkin.path, "revision.html.j2", "revisions/index.html", content)

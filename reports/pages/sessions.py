@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from farm.results.tables import Bundle, Session
+from reports.builds import Deployed, bits_told, builds_of, deployed
 from reports.changes import changes
-from reports.limits import probe_table
+from reports.limits import beyond_limit, probe_table
 from reports.material import Material, plain
 from reports.metrics import MeasuredMetric, number_text
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
+from reports.stand_ins import stand_ins
 from reports.voids import void_counts
 
 
@@ -20,12 +22,15 @@ def session_pages(material: Material, bundle_files: dict[str, list[str]]) -> Ite
         {"session": session, "cluster": material.clusters[session.cluster]} for session in reversed(material.sessions)
     ]
     yield Page("sessions/index.html", "sessions.html.j2", "sessions/index.html", {"rows": rows})
+    everywhere = deployed(material)
     for session in material.sessions:
-        content = _content(material, session, bundle_files.get(session.id, []))
+        content = _content(material, session, bundle_files.get(session.id, []), everywhere)
         yield Page(material.session_path(session.id), "session.html.j2", "sessions/index.html", content)
 
 
-def _content(material: Material, session: Session, files: list[str]) -> dict[str, Any]:
+def _content(
+    material: Material, session: Session, files: list[str], everywhere: Mapping[tuple[str, str], list[Deployed]]
+) -> dict[str, Any]:
     bundle = material.answered.get(session.id)
     samples = material.samples[material.samples["session"] == session.id]
     plan = session.plan or {}
@@ -42,7 +47,8 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
         "deadline_s": plan.get("deadline_s"),
         "harness": plan.get("harness"),
         "order": _order(material, samples),
-        "locks": _locks(material, bundle),
+        "locks": _locks(material, session, everywhere),
+        "stand_ins": stand_ins([bundle] if bundle else []),
         "declared": {plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "declared").items()},
         "clocks": clocks_told(_facts(bundle, "clock_bounds_s"), _facts(bundle, "clock_jumps_s")),
         "load": load_told(_facts(bundle, "load")),
@@ -50,9 +56,14 @@ def _content(material: Material, session: Session, files: list[str]) -> dict[str
             plain(host): {plain(str(name)): plain(str(value)) for name, value in facts.items()}
             for host, facts in _facts(bundle, "hosts").items()
         },
+        "packages": {
+            plain(str(digest)): [plain(str(package)) for package in _sequence(packages)]
+            for digest, packages in _facts(bundle, "packages").items()
+        },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),
         "voids": void_counts(samples),
+        "beyond": beyond_limit(samples),
         "changes": _changes(material, session, bundle),
         "outcomes": count_outcomes([row for row in material.outcomes if row.session == session.id]),
         "bundle": bundle,
@@ -113,17 +124,22 @@ def _order(material: Material, samples: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _locks(material: Material, bundle: Bundle | None) -> list[dict[str, Any]]:
-    builds = (bundle.manifest or {}).get("builds", []) if bundle else []
+def _locks(
+    material: Material, session: Session, everywhere: Mapping[tuple[str, str], list[Deployed]]
+) -> list[dict[str, Any]]:
+    donor = material.clusters[session.cluster].donor
     return [
         {
-            "checkin": material.revision(build["revision"]),
-            "lock": build["lock"],
-            "code": build["code"],
-            "settings": json.dumps(build["settings"], indent=1, sort_keys=True),
+            "checkin": material.revision(build.revision),
+            "lock": build.lock,
+            "code": build.code,
+            "digest": build.digest,
+            "platform": plain(build.platform),
+            "bits": bits_told(Deployed(session.id, donor, build), everywhere[build.revision, build.platform]),
+            "settings": json.dumps(build.settings, indent=1, sort_keys=True),
         }
-        for build in builds
-        if material.revision(build["revision"])
+        for build in builds_of(material, session.id)
+        if material.revision(build.revision)
     ]
 
 

@@ -1,6 +1,5 @@
 """What every deployer must do: bring its stack up so that it answers, and take all of it down, killed or not."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from scenarios.contract import Failed
 from scenarios.crossing import PlannedCluster, canonical_json, to_data
 from tests.helpers.deployments import Deployment, deployed
 from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster, wait_for
 from workers import processes
+from workers.agent import AgentLink
 from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
 from workers.loops import loops_of
 from workers.marks import SessionMark
-from workers.stacks import openstack
+from workers.objectstores.payload import Payload
+from workers.objectstores.swift import SwiftStore, Visitor
+from workers.stacks import deployers, openstack
 from workers.sweep import sweep
 
 pytestmark = pytest.mark.machine
@@ -52,7 +55,7 @@ def cluster(home: Path, planned: PlannedCluster) -> Iterator[ClusterHosts]:
 def test_a_stack_comes_up_answers_and_goes(cluster: ClusterHosts, home: Path, stack: str) -> None:
     with SessionMark(cluster.folder, f"{stack}-session") as mark, cluster.observer.agent(mark.session) as observer:
         with deployed(stack, cluster, mark, observer, home) as deployment:
-            assert answers(deployment, cluster)
+            assert answers(deployment, cluster, observer, Payload(mark.folder / "payload"))
             assert deployment.server_cpu_s() > 0
             assert 0 < memory_mib(mark.session) < MEMORY_LIMIT_MIB
         deployment.undeploy()  # again, at no harm
@@ -81,13 +84,15 @@ def test_nothing_stays_of_a_session_that_is_killed(
     assert not (cluster.folder / "shared" / "sessions" / session).exists()
 
 
-def answers(deployment: Deployment, cluster: ClusterHosts) -> bool:
+def answers(deployment: Deployment, cluster: ClusterHosts, observer: AgentLink, payload: Payload) -> bool:
     if isinstance(deployment, openstack.Deployment):
-        return deployment.client.computes_up() == {host.name for host in cluster.hosts}
-    with cluster.observer.agent("asking") as observer:
-        url = f"http://{deployment.address}:{deployment.port}/info"
-        told = observer.call("stacks.api.request", timeout_s=30, method="GET", url=url, headers={}, limit_s=20)
-    return "swift" in json.loads(told["text"])
+        assert deployment.client.computes_up() == {host.name for host in cluster.hosts}
+        account = deployment.client.endpoint("object-store").rpartition("/")[2]
+        with pytest.raises(Failed, match="making container .*: 401"):
+            SwiftStore(deployment.store, observer, payload, Visitor(account, "a token that nobody gave"))
+    store = deployers.store_of(deployment, observer, payload)  # for OpenStack with the token that Nova was asked with
+    store.upload_single("it", size_mib=1)
+    return store.read_back_digest("it") == store.payload_digest(1)
 
 
 def loops_left(cluster: ClusterHosts) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from farm.answers import Answer, compare, metric_label, regressions, results, text_table
+from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 from tests.helpers.campaigns import SyntheticFarm, build_synthetic_farm, revision_at
@@ -30,13 +31,15 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> SyntheticFarm:
 
 
 def test_results_are_samples_with_their_cluster(farm: SyntheticFarm) -> None:
-    answers = results(queries.samples(farm.engine, EVERYTHING, cluster="acorn", scenario="cow_start"))
+    answers = results(held_samples(farm.engine, EVERYTHING, cluster="acorn", scenario="cow_start"))
     assert len(answers) == 5 * 3 * 9
     assert {answer["cluster"] for answer in answers} == {"acorn"}
     assert {answer["params"]["method"] for answer in answers} == {"overlay", "reflink", "copy"}
     assert {"session", "block", "revision", "metric", "unit", "value", "valid", "void_reason", "time"} <= answers[
         0
     ].keys()
+    assert {answer["limit"] for answer in answers} == {answer["share"] for answer in answers} == {None}
+    assert all(answer["limit_why"] for answer in answers), "why nothing is known"
     assert json.loads(json.dumps(answers)) == answers
 
 

@@ -1,10 +1,17 @@
 """Pages tell what is possible, how much of it was reached, and void what is beyond."""
 
 import json
+import re
 from pathlib import Path
 
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session as Transaction
+
+from farm.results.database import transact
+from farm.results.tables import SampleRow, Series
 from reports.pages.sessions import clocks_told
-from tests.reports.conftest import VERSION, SyntheticFarm
+from tests.reports.conftest import VERSION, SyntheticFarm, revision_at
 from tests.reports.test_site import words_of
 
 
@@ -61,3 +68,52 @@ def test_raw_data_have_the_limit_or_nothing(judged_site: Path) -> None:
     boots = [row for row in records if row["scenario"] == "boot" and row["metric"] == "answer_ms"]
     assert all(0 < row["share"] < 1 and row["limit"] > 0 for row in boots)
     assert all(row["share"] is None for row in records if row["metric"] == "vmm_ms")
+
+
+def falsify(farm: SyntheticFarm, session: str, metric: str, factor: float, **params: str) -> None:
+    """Let one check-in's samples of one metric in a session be what nobody can do."""
+
+    def change(transaction: Transaction) -> None:
+        rows = transaction.execute(
+            select(SampleRow, Series)
+            .join(Series, SampleRow.series == Series.id)
+            .where(SampleRow.session == session, SampleRow.revision == revision_at(3), Series.metric == metric)
+        )
+        for sample, series in rows:
+            if series.params == params:
+                sample.value *= factor
+
+    transact(farm.engine, change)
+
+
+@pytest.mark.parametrize(
+    ("metric", "params", "factor", "title", "why"),
+    [
+        # nothing but the length of a sparse file was sent
+        ("goodput_mib_s", {"shape": "segments"}, 40.0, "chunked upload, segments: goodput", "the store's disks 600 MiB/s ÷ 3 replicas"),
+        # blocks were shared with the base where all should have been copied
+        ("create_ms", {"method": "copy"}, 0.02, "cow start, copy: making the disk", "128 MiB ÷ disk write 900 MiB/s"),
+    ],
+)  # fmt: skip
+def test_what_one_check_in_cannot_have_done_is_void_for_all_and_told(
+    farm: SyntheticFarm, metric: str, params: dict[str, str], factor: float, title: str, why: str
+) -> None:
+    farm.finish_campaign()
+    falsify(farm, "acorn1", metric, factor, **params)
+    site = farm.publish()
+    reason = re.compile(rf"void: a revision of this session is at [0-9]+ % of what is possible here: {re.escape(why)}")
+    summary, *rows = words_of(site / "sessions/acorn1.html").split(title)[1:]
+    assert summary.startswith(" is void in this session for every check-in: a revision of this session is at ")
+    assert len(rows) == 8, "two blocks of four check-ins"
+    assert all(reason.search(row) for row in rows)
+    slug = f"{title.split(',')[0].replace(' ', '_')}-{metric}-{'-'.join(params.values())}"
+    told = words_of(next((site / "metrics").glob(f"{slug}-v*.html")))
+    assert "Void in session acorn1, for every check-in there: a revision" in told
+    assert "of what is possible here" not in words_of(site / "sessions/acorn2.html")
+    assert f"is possible here: {why}" in words_of(site / "clusters/acorn.html")
+    records = json.loads((site / "data" / "samples.json").read_text())
+    void = [row for row in records if "of what is possible here" in (row["void_reason"] or "")]
+    assert {(row["session"], row["metric"], *row["params"].values()) for row in void} == {
+        ("acorn1", metric, *params.values())
+    }
+    assert {row["revision"] for row in void} == {revision_at(number) for number in range(4)}

@@ -47,8 +47,9 @@ TIMEOUT_S = 300
 class Worker:
     """`python -m workers` in a home of its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, hypervisor: str = "local:debian12") -> None:
         self.home = home
+        self.cluster = replace(planned_cluster(NAME, hypervisor), storage_disks=3)
         self.own = secrets.token_hex(4)
         (home / "cache").symlink_to(FARM_HOME / "cache")
         (home / "venv").symlink_to(FARM_HOME / "venv")
@@ -66,7 +67,7 @@ class Worker:
             harness=harness_digest(CHECKOUT),
             session=f"{self.own}-{session}",  # another checkout may be testing on this machine, too
             attempt=1,
-            cluster=replace(planned_cluster(NAME), storage_disks=3),
+            cluster=self.cluster,
             lease=Lease("session:test", 7, (f"host:{NAME}/h1", f"host:{NAME}/h2"), later.isoformat()),
             builds=builds or (self.good,),
             scenarios=(PlannedScenario("boot", SCENARIOS["boot"].version),),
@@ -85,14 +86,14 @@ class Worker:
             cwd=CHECKOUT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
-    def run(self, plan: Plan) -> tuple[int, str]:
+    def run(self, plan: Plan, *, timeout_s: float = TIMEOUT_S) -> tuple[int, str]:
         """Exit status and the last line on standard error."""
         process = self.start(plan)
-        _, errors = process.communicate(timeout=TIMEOUT_S)
+        _, errors = process.communicate(timeout=timeout_s)
         return process.returncode, (errors.strip().splitlines() or [""])[-1]
 
     def hosts(self, action: str) -> None:
-        cluster = json.dumps(to_data(replace(planned_cluster(NAME), storage_disks=3)))
+        cluster = json.dumps(to_data(self.cluster))
         command = [sys.executable, "-m", "workers", *action.split(), "--home", str(self.home), "--cluster", cluster]
         subprocess.run(command, cwd=CHECKOUT, check=True, timeout=120, capture_output=True)
 

@@ -1,12 +1,11 @@
 """Guests through Nova's API: what scenarios ask of a host and a guest, where that host is a compute of Nova's.
 
 Nova decides, libvirt is only looked at: what is told of a guest beside Nova's own words (its process, its consoles, its
-migration's statistics) comes from where it runs, as for every other driver. A guest's disk is Nova's: a copy-on-write
-overlay in the folder that all computes share.
+migration's statistics) comes from where it runs, as for every other driver. A guest's disk is Nova's own.
 """
 
 import contextlib
-import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,83 +27,67 @@ from scenarios.contract import (
 )
 from scenarios.recipe import GuestSettings
 from workers import marks
-from workers.guest_image import build_guest_image
+from workers.agent import AgentLink
 from workers.hypervisors import migration
 from workers.hypervisors.calls import ask, find
 from workers.hypervisors.domain import command_line
 from workers.hypervisors.link import HostLink, Revision
+from workers.hypervisors.nova_images import Content, Image, Images
 from workers.hypervisors.qemu import QemuCluster
 from workers.hypervisors.qemu_guest import QemuGuest
 from workers.hypervisors.qemu_host import QemuHost
 from workers.hypervisors.spent import SpentByMove
 from workers.stacks.openstack_client import Client
 from workers.stacks.openstack_network import NETWORK_ID
+from workers.volumes import disks
 
-DISK_MIB = 64
 _ACTIVE_TIMEOUT_S = 120.0
 _DELETE_TIMEOUT_S = 60.0
-_POLL_S = 0.1
+_POLL_S = 0.25  # a look costs Nova's API some 50 ms of a processor
 _CALL_TIMEOUT_S = 30.0
 _PLAIN_STYLE, _PLAIN_SHAPE, _SMALL = MigrationStyle(), DiskShape(), System()
 
 
 class Cloud:
-    """What all guests of one deployment have in common: images, sizes, and where Nova keeps their disks."""
+    """A deployed OpenStack as its hosts' and guests' drivers use it."""
 
-    def __init__(self, cluster: QemuCluster, client: Client, home: Path, folder: Path, guest: GuestSettings) -> None:
-        """`folder` is a new one of the session."""
+    def __init__(self, client: Client, images: Images) -> None:
         self.client = client
-        self.cluster = cluster
-        self.instances = cluster.shared_dir(cluster.links[0].host) / "instances"
-        image = build_guest_image(home, guest.extra_modules)
-        self._kernel = self._upload("kernel", "aki", image.kernel)
-        self._ramdisk = self._upload("ramdisk", "ari", image.initrd)
-        self._disk = folder / "disk.qcow2"
-        folder.mkdir()
-        subprocess.run(
-            ["qemu-img", "create", "-q", "-f", "qcow2", str(self._disk), f"{DISK_MIB}M"],
-            check=True, capture_output=True, timeout=_CALL_TIMEOUT_S,
-        )  # fmt: skip
+        self.images = images
+        self._lock = threading.Lock()
         self._sizes: set[str] = set()
 
     def size(self, settings: GuestSettings) -> str:
         """The id of a flavor with these settings."""
         name = f"{settings.memory_mib}-{settings.vcpus}"
-        if name not in self._sizes:
-            flavor = {"id": name, "name": name, "ram": settings.memory_mib, "vcpus": settings.vcpus, "disk": 0}
-            self.client.compute("POST", "/flavors", {"flavor": flavor})
-            self._sizes.add(name)
+        with self._lock:
+            if name not in self._sizes:
+                flavor = {"id": name, "name": name, "ram": settings.memory_mib, "vcpus": settings.vcpus, "disk": 0}
+                self.client.compute("POST", "/flavors", {"flavor": flavor})
+                self._sizes.add(name)
         return name
 
-    def image(self, name: str, settings: GuestSettings, command_line: str) -> str:
-        """The id of an image that boots with this command line."""
-        return self._upload(
-            name, "qcow2", self._disk,
-            kernel_id=self._kernel, ramdisk_id=self._ramdisk, os_command_line=command_line,
-            hw_machine_type=settings.machine, hw_disk_bus="virtio", hw_vif_model="virtio", hw_video_model="none",
-        )  # fmt: skip
 
-    def _upload(self, name: str, kind: str, file: Path, **properties: str) -> str:
-        container = kind if kind in ("aki", "ari") else "bare"
-        told = {"name": name, "disk_format": kind, "container_format": container, **properties}
-        number = str(self.client.image("POST", "/images", told).body["id"])
-        self.client.image("PUT", f"/images/{number}/file", file=file)
-        return number
+class NovaDisk(disks.AgentDisk):
+    """The disk that Nova makes with a server; when Nova deletes it with the server, `path` is what is kept of it."""
 
+    def __init__(self, agent: AgentLink, images: Images, image: Image, path: Path) -> None:
+        base = None if image.content == "blank" else disks.Base(image.copy, image.digest)
+        super().__init__(agent, "shared" if base is None else "overlay", path, base)
+        self.image = image
+        self._images: Images | None = images
 
-class NovaDisk:
-    """The disk that a server has anyway; it is made with the server and goes with it."""
-
-    def prove_sharing(self) -> str:
-        raise Unsupported("nova makes and keeps its guests' disks itself")
-
-    prove_base_unchanged = prove_sharing
-
-    def prove_written(self, nonce: str, blocks: int, offset: int = 0) -> str:
-        return self.prove_sharing()
+    def keep(self, nova_path: Path) -> None:
+        """Where there is something to be proven of it."""
+        if self.base is not None:
+            asked = {"disk": str(nova_path), "kept": str(self.path)}
+            self.agent.call("volumes.kept.keep", timeout_s=_CALL_TIMEOUT_S, **asked)
 
     def remove(self) -> None:
-        """Nova does."""
+        super().remove()
+        images, self._images = self._images, None
+        if images is not None:
+            images.give_back(self.image)
 
 
 class NovaHost(QemuHost):
@@ -121,30 +104,49 @@ class NovaHost(QemuHost):
             raise Unsupported("nova is not asked to set memory aside")
         if system != _SMALL:
             raise Unsupported(f"a {system.name} guest with firmware {system.firmware} is not among nova's images")
-        return NovaGuest(self, settings, nonce, workload)
+        if settings.cpu != self.revision.guest.cpu:
+            raise Unsupported("the guests' processor is set in the configuration of nova's computes")
+        return NovaGuest(self, settings, nonce, cast(NovaDisk | None, disk), workload)
 
     def make_disk(
         self, method: str, shape: DiskShape = _PLAIN_SHAPE, *, system: System | None = None
-    ) -> tuple[Disk, float]:
-        if method != "shared" or shape != _PLAIN_SHAPE:
-            raise Unsupported("nova makes its guests' disks itself, as overlays in the folder that its computes share")
-        return NovaDisk(), 0.0
+    ) -> tuple[Disk, float | None]:
+        contents: dict[str, Content] = {"shared": "blank", "overlay": "base"}
+        if method not in contents or shape != _PLAIN_SHAPE or system is not None:
+            made = "overlays on its own copies of images, in the folder that its computes share"
+            raise Unsupported(f"nova makes its guests' disks itself, all of them as {made}")
+        return self.new_disk(contents[method]), None
+
+    def new_disk(self, content: Content) -> NovaDisk:
+        host, agent, images = self.link.host, self.link.agent, self.cloud.images
+        folder = self.cluster.shared_dir(host)
+        agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
+        return NovaDisk(agent, images, images.take(content), folder / f"{self.cluster.next_name()}.qcow2")
+
+    def written_bytes(self) -> int | None:
+        """The folder of its disks is on no device of their own."""
+        return None
 
 
 class NovaGuest(QemuGuest):
     """A server of Nova's (scenarios.contract.Guest)."""
 
-    def __init__(self, host: NovaHost, settings: GuestSettings, nonce: str, workload: Workload) -> None:
-        super().__init__(host, settings, nonce, None, workload, False, _SMALL)
+    def __init__(
+        self, host: NovaHost, settings: GuestSettings, nonce: str, disk: NovaDisk | None, workload: Workload
+    ) -> None:
+        super().__init__(host, settings, nonce, disk, workload, False, _SMALL)
+        self._host = host
         self._cloud = host.cloud
         self._client = host.cloud.client
+        self._nova_disk = disk
         self._server: str | None = None
         self._api_s: float | None = None
-        self._image = ""
         self._size = ""
 
     def prepare(self) -> None:
         super().prepare()
+        if self._nova_disk is None:
+            self._nova_disk = self._host.new_disk("blank")
         told = command_line(
             nonce=self.nonce,
             address=self.address,
@@ -155,14 +157,14 @@ class NovaGuest(QemuGuest):
             counter_khz=self._link.counter_khz,
             ours=self._source.sent.our_arguments,
         )
+        self._cloud.images.tell(self._nova_disk.image, self._settings, told)
         self._size = self._cloud.size(self._settings)
-        self._image = self._cloud.image(self.name, self._settings, told)
 
     def start(self, *, ledger: bool = False) -> float:
         address = self.address.split("/")[0]
         server = {
             "name": self.name,
-            "imageRef": self._image,
+            "imageRef": self._own_disk().image.id,
             "flavorRef": self._size,
             "networks": [{"uuid": NETWORK_ID, "fixed_ip": address}],
             "availability_zone": f"nova:{self._link.name}",
@@ -173,11 +175,11 @@ class NovaGuest(QemuGuest):
         self.name = f"{marks.guest_prefix(self.cluster.session)}{self._server}"
         if ledger:
             self._watch()
-        self._wait_for("start", _ACTIVE_TIMEOUT_S, lambda told: told["status"] == "ACTIVE")
+        self._wait_for(f"start guest {self.name}", _ACTIVE_TIMEOUT_S, lambda told: told["status"] == "ACTIVE")
         self._running_s = self.cluster.now_s()
         self._domain = find(self._link.connection, self.name, _CALL_TIMEOUT_S)
         if self._domain is None:
-            raise Failed("stack", f"nova says that guest {self.name} runs, but libvirt does not know it")
+            raise self._failure(f"it says that guest {self.name} runs, but libvirt does not know it")
         return self._requested_s
 
     def stages(self) -> Stages:
@@ -217,7 +219,7 @@ class NovaGuest(QemuGuest):
             return True
         listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self._server}").body["migrations"]
         if listed and listed[0]["status"] in ("error", "failed", "cancelled"):
-            raise Failed("hypervisor", f"{what}: nova gives up: {listed[0]['status']}{self._tail()}")
+            raise self._failure(f"{what}: it gives up: {listed[0]['status']}{self._tail()}")
         return False
 
     def cancel_migration(self) -> None:
@@ -235,13 +237,21 @@ class NovaGuest(QemuGuest):
 
     def remove(self) -> None:
         with contextlib.ExitStack() as steps:
+            if self._disk is None and self._nova_disk is not None:
+                steps.callback(self._nova_disk.remove)
             steps.callback(super().remove)
             steps.callback(self._delete)
+
+    def _own_disk(self) -> NovaDisk:
+        if self._nova_disk is None:
+            raise Failed("farm", f"guest {self.name} is not prepared")
+        return self._nova_disk
 
     def _delete(self) -> None:
         """Let Nova delete it; harmless when it is gone, or when Nova is, since libvirt is asked next."""
         if self._server is None:
             return
+        self._own_disk().keep(self._folder() / "disk")
         path, self._server = f"/servers/{self._server}", None
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         with contextlib.suppress(Failed):
@@ -262,13 +272,17 @@ class NovaGuest(QemuGuest):
             told = self._client.compute("GET", f"/servers/{self._server}").body["server"]
             if told["status"] == "ERROR":
                 fault = str(told.get("fault", {}).get("message", "it does not say why"))
-                raise Failed("stack", f"{what}: nova sets guest {self.name} to ERROR: {fault[:300]}")
+                raise self._failure(f"{what}: it sets the guest to ERROR: {fault[:300]}")
             if is_so(told):
                 return
             if time.monotonic() > deadline:
                 state = f"{told['status']}, {told['OS-EXT-STS:task_state']}"
-                raise Failed("stack", f"{what}: not done within {timeout_s:g} s: nova says {state}{self._tail()}")
+                raise self._failure(f"{what}: not done within {timeout_s:g} s: it says {state}{self._tail()}")
             time.sleep(_POLL_S)
+
+    def _failure(self, what: str) -> Failed:
+        """That Nova failed, with what the compute says that has the guest."""
+        return self._client.failure("compute", what, self._link.name)
 
     def console(self) -> str:
         path = str(self._console_path())
@@ -278,4 +292,8 @@ class NovaGuest(QemuGuest):
 
     def _console_path(self) -> Path:
         """In the server's folder, which goes when it is deleted."""
-        return self._cloud.instances / self.name.removeprefix(marks.guest_prefix(self.cluster.session)) / "console.log"
+        return self._folder() / "console.log"
+
+    def _folder(self) -> Path:
+        number = self.name.removeprefix(marks.guest_prefix(self.cluster.session))
+        return self._cloud.images.instances / number

@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -58,11 +58,21 @@ class _Upload:
     parts: list[Part]
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """Who uploads to a store that trusts an identity service: the account that is theirs there, and their token."""
+
+    account: str
+    token: str = field(repr=False)
+
+
 class SwiftStore:
     """Implements scenarios.contract.ObjectStore on a deployment; uploads go through the observer's agent."""
 
-    def __init__(self, deployment: Deployment, observer: AgentLink, payload: Payload) -> None:
-        """Log in and make the containers. Raises Failed (stack)."""
+    def __init__(
+        self, deployment: Deployment, observer: AgentLink, payload: Payload, visitor: Visitor | None = None
+    ) -> None:
+        """Make the containers, having logged in where the store gives tokens itself. Raises Failed (stack)."""
         self._deployment = deployment
         self._observer = observer
         self._payload = payload
@@ -70,16 +80,22 @@ class SwiftStore:
         self._begun: collections.Counter[str] = collections.Counter()
         self._random = random.Random()
         self.replicas = deployment.replicas
-        self._endpoint = self._observed(
-            "swift_client.log_in",
-            address=deployment.address,
-            port=deployment.port,
-            user=deployment.user,
-            password=deployment.password,
-            account=f"/v1/AUTH_{ACCOUNT}",
-            s3_port=deployment.s3_port,
-        )
+        self._account, token = (visitor.account, visitor.token) if visitor else (f"AUTH_{ACCOUNT}", self._log_in())
+        s3 = {"port": deployment.s3_port, "key": deployment.user, "secret": deployment.password}
+        self._endpoint = {
+            "address": deployment.address,
+            "port": deployment.port,
+            "account": f"/v1/{self._account}",
+            "token": token,
+            "s3": s3 if deployment.s3_port else None,
+        }
+        self._observed("swift_client.make_containers", endpoint=self._endpoint)
         self._limits: dict[str, int] = self._observed("swift_client.limits", endpoint=self._endpoint)
+
+    def _log_in(self) -> str:
+        at = self._deployment
+        login: dict[str, Any] = {"address": at.address, "port": at.port, "user": at.user, "password": at.password}
+        return str(self._observed("swift_client.log_in", **login))
 
     def upload_single(self, name: str, *, size_mib: int, style: UploadStyle = "slo") -> UploadReport:
         content = self._payload.content(size_mib)
@@ -137,6 +153,7 @@ class SwiftStore:
         return float(spent_s)
 
     def usage(self) -> Usage:
+        self._deployment.settle()
         return Usage(**self._observed("files.usage", endpoint=self._endpoint))
 
     def orphans(self) -> Mapping[str, int]:
@@ -201,6 +218,8 @@ class SwiftStore:
         parallel: int,
         harm: Mapping[int, Harm] = MappingProxyType({}),
     ) -> UploadReport:
+        if style.startswith("s3") and self._endpoint["s3"] is None:
+            raise Unsupported("the store that is deployed speaks no S3")
         job = self._job(name, content, parts, style, parallel=parallel, harm=harm, abandoned=False)
         cpu_before_s = self.server_cpu_s()
         told = self._send(job)
@@ -266,10 +285,10 @@ class SwiftStore:
             raise Failed("stack", f"the object store took more than {timeout_s:.0f} s for {operation}") from None
 
     def _partition_of(self, path: str) -> int:
-        return int(object_place(f"/AUTH_{ACCOUNT}/{path}", self._deployment.settings.part_power)[1])
+        return int(object_place(f"/{self._account}/{path}", self._deployment.settings.part_power)[1])
 
     def _disks_of(self, content: Content, part: Part) -> list[str]:
-        place = object_place(f"/AUTH_{ACCOUNT}/{part.path}", self._deployment.settings.part_power)
+        place = object_place(f"/{self._account}/{part.path}", self._deployment.settings.part_power)
         mounts = self._deployment.mounts
         return [disk for disk, mount in mounts.items() if self._is_held(disk, mount, place, content, part)]
 

@@ -16,18 +16,24 @@ _READ_BYTES = 1 << 20
 
 
 @operation
-def log_in(address: str, port: int, user: str, password: str, account: str, s3_port: int | None) -> dict[str, Any]:
-    """A token for the account, whose containers are then there; returns the fields of an Endpoint."""
+def log_in(address: str, port: int, user: str, password: str) -> str:
+    """A token, from the store itself."""
     with connected(address, port) as connection:
         answer = ask(connection, Request("GET", "/auth/v1.0", {"X-Auth-User": user, "X-Auth-Key": password}))
         word = answer.headers.get("x-auth-token", "")
         if answer.status != 200 or not word.isascii() or not word.isprintable():
             raise Failed("stack", f"no token from the object store: {answer.status}")
+    return word
+
+
+@operation
+def make_containers(endpoint: dict[str, Any]) -> None:
+    """See that what uploads go to is there."""
+    at = Endpoint.of(endpoint)
+    with connected(at.address, at.port) as connection:
         for container in (CONTAINER, SEGMENTS):
-            made = ask(connection, Request("PUT", f"{account}/{container}", {"X-Auth-Token": word}))
+            made = ask(connection, Request("PUT", f"{at.account}/{container}", token(at)))
             expect(made, (201, 202), f"making container {container}")
-    s3 = {"port": s3_port, "key": user, "secret": password} if s3_port else None
-    return {"address": address, "port": port, "account": account, "token": word, "s3": s3}
 
 
 @operation

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from scenarios.contract import ObjectStore, Unsupported
+from workers.agent import AgentLink
 from workers.builds import Build
 from workers.hypervisors import nova
+from workers.hypervisors.nova_images import Images
 from workers.hypervisors.qemu import QemuCluster
 from workers.hypervisors.qemu_host import QemuHost
 from workers.objectstores.payload import Payload
-from workers.objectstores.swift import SwiftStore
+from workers.objectstores.swift import SwiftStore, Visitor
 from workers.stacks import openstack, swift
 
 Deployment = swift.Deployment | openstack.Deployment
@@ -38,11 +40,14 @@ def hosts_of(
     hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator)
     if isinstance(deployment, swift.Deployment):
         return hosts
-    cloud = nova.Cloud(hypervisors, deployment.client, home, run_dir / "images", guest)
+    cloud = nova.Cloud(deployment.client, Images(hypervisors, deployment.client, home, run_dir / "images", guest))
     return [nova.NovaHost(hypervisors, host.link, host.revision, cloud) for host in hosts]
 
 
-def store_of(deployment: Deployment, hypervisors: QemuCluster, payload: Payload) -> ObjectStore | None:
-    if isinstance(deployment, openstack.Deployment):
-        return None
-    return SwiftStore(deployment, hypervisors.observer, payload)
+def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> ObjectStore:
+    """The deployed object store; with OpenStack as the user that Nova is asked by, with the same token."""
+    if isinstance(deployment, swift.Deployment):
+        return SwiftStore(deployment, observer, payload)
+    client = deployment.client
+    account = client.endpoint("object-store").rpartition("/")[2]
+    return SwiftStore(deployment.store, observer, payload, Visitor(account, client.token()))

@@ -1,4 +1,4 @@
-"""Brings Keystone, Placement, Glance and Nova up at a revision, with a compute on each host; and takes it down again.
+"""Brings Keystone, Placement, Glance, Swift and Nova, a compute on each host, up at a revision; and takes them down.
 
 The services run behind one set of walls on the storage's network, each nova-compute behind walls of its own in its
 host's network. What they need of the farm (PostgreSQL, RabbitMQ) is unpacked beside the system and started here. In
@@ -21,13 +21,13 @@ from scenarios.crossing import digest_of
 from workers import sandbox
 from workers.agent import AgentLink
 from workers.builds import Build
-from workers.cache import Cache
+from workers.cache import Cache, digest_of_tree
 from workers.hosts.base import ClusterHosts, Host, Nearby
 from workers.marks import guest_prefix
 from workers.stacks import openstack_conf as conf
-from workers.stacks import openstack_state
-from workers.stacks.openstack_client import Client
-from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Services
+from workers.stacks import openstack_state, swift
+from workers.stacks.openstack_client import Client, Login
+from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 
 STATE_TIMEOUT_S = 300.0
 READY_TIMEOUT_S = 180.0
@@ -46,10 +46,11 @@ _ERLANG = "/services/usr/lib/erlang"
 _STATE_JOB = "/etc/farm/state.json"
 _WSGI = {"keystone": "keystone.wsgi.api", "placement": "placement.wsgi.api", "glance": "glance.wsgi.api",
          "nova": "nova.wsgi.osapi_compute"}  # fmt: skip
-_TITLES = {
-    **{name: f"{name} API" for name in _WSGI},
-    **{name: name for name in ("postgres", "epmd", "rabbitmq", "network", "conductor", "scheduler", "compute")},
-    "prepare": "databases",
+_KNOWN = {
+    **{name: Service(name, f"{name} API") for name in _WSGI},
+    **{name: Service("nova", f"nova-{name}") for name in ("conductor", "scheduler", "compute")},
+    **{name: Service(f"{name} (the farm's own)", name) for name in ("postgres", "epmd", "rabbitmq", "network")},
+    "prepare": Service("", "databases"),  # what it says names the component
 }
 
 
@@ -75,10 +76,11 @@ class _Site:
 class Deployment:
     """An OpenStack that is up. Leaving the `with` undeploys it."""
 
-    def __init__(self, control: conf.Control, client: Client) -> None:
+    def __init__(self, control: conf.Control, observer: AgentLink) -> None:
         self.control = control
-        self.client = client
+        self.client = Client(observer, _administrator(control), self._last_words)
         self.services: dict[str, Services] = {}  # "control" and each host's name
+        self._store: swift.Deployment | None = None
 
     def __enter__(self) -> "Deployment":
         return self
@@ -86,20 +88,37 @@ class Deployment:
     def __exit__(self, *_: object) -> None:
         self.undeploy()
 
+    @property
+    def store(self) -> swift.Deployment:
+        """The object store, which trusts the same identity service."""
+        if self._store is None:
+            raise Failed("farm", "the object store is not deployed yet")
+        return self._store
+
+    @store.setter
+    def store(self, store: swift.Deployment) -> None:
+        self._store = store
+
     def server_cpu_s(self) -> float:
         """CPU seconds of all its processes so far, guests not among them, read from outside."""
-        return sum(part.running().cpu_s() for part in self.services.values())
-
-    def processes(self) -> list[int]:
-        return [pid for part in self.services.values() for pid in part.running().processes()]
+        return self.store.server_cpu_s() + sum(part.running().cpu_s() for part in self.services.values())
 
     def logs(self) -> dict[str, str]:
         """What each service said last, as text; also after `undeploy`."""
-        return {
+        stored = self._store.logs() if self._store is not None else {}
+        return {f"swift-{name}": text for name, text in stored.items()} | {
             name if where == "control" else f"{name}-{where}": text
             for where, part in self.services.items()
             for name, text in part.logs().items()
         }
+
+    def _last_words(self, log: str) -> str:
+        """What a component's API, or the compute on a host, said of errors."""
+        if log == "swift":
+            return self.store.last_words()
+        if log in _WSGI:
+            return self.services["control"].last_words(log, errors=True)
+        return self.services[log].last_words("compute", errors=True)
 
     def undeploy(self) -> None:
         """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm).
@@ -109,6 +128,8 @@ class Deployment:
         with contextlib.ExitStack() as steps:
             for part in self.services.values():
                 steps.callback(part.end)
+            if self._store is not None:
+                steps.callback(self._store.undeploy)
 
 
 def deploy(
@@ -128,7 +149,7 @@ def deploy(
     run_dir.mkdir(parents=True, mode=0o700)
     state = _state(site)
     control = conf.Control(cluster.storage.address, conf.Secrets(**json.loads((state / "secrets.json").read_text())))
-    deployment = Deployment(control, Client(observer, control))
+    deployment = Deployment(control, observer)
     with _undeployed_on_error(deployment):
         folder = _made(run_dir / "control")
         walls = _control_walls(site, control, folder, _control_job(site, control), state)
@@ -138,6 +159,11 @@ def deploy(
             deployment.services[host.name] = _services()
             walls = _compute_walls(site, control, host, nearby)
             deployment.services[host.name].begin(walls, lease=lease, run_dir=_made(run_dir / host.name))
+        # the store needs nobody to start: meanwhile the others do
+        software, identity = home / "cache" / "software", conf.store_identity(control)
+        deployment.store = swift.deploy(
+            build, cluster.storage, lease=lease, run_dir=run_dir / "store", software=software, identity=identity
+        )
         for part in deployment.services.values():
             part.wait_ready()
         _wait_for_computes(deployment, {host.name for host in cluster.hosts})
@@ -153,8 +179,13 @@ def _undeployed_on_error(deployment: Deployment) -> Iterator[None]:
         raise
 
 
+def _administrator(control: conf.Control) -> Login:
+    url = f"{control.url(conf.IDENTITY_PORT)}/v3"
+    return Login(url, conf.USER, control.secrets.admin, conf.PROJECT, conf.REGION)
+
+
 def _services() -> Services:
-    return Services("openstack", _TITLES, ready_timeout_s=READY_TIMEOUT_S)
+    return Services("openstack", _KNOWN, ready_timeout_s=READY_TIMEOUT_S)
 
 
 def _wait_for_computes(deployment: Deployment, hosts: set[str]) -> None:
@@ -164,8 +195,9 @@ def _wait_for_computes(deployment: Deployment, hosts: set[str]) -> None:
             part.require_all()
         if time.monotonic() > deadline:
             missing = sorted(hosts - up)
-            words = " | ".join(deployment.services[name].last_words("compute") for name in missing)
-            raise Failed("stack", f"nova has no compute on {', '.join(missing)} after {READY_TIMEOUT_S:.0f} s: {words}")
+            words = " | ".join(deployment.services[name].last_words("compute", errors=True) for name in missing)
+            told = f"nova has no compute on {', '.join(missing)} after {READY_TIMEOUT_S:.0f} s: {words}"
+            raise Failed("stack", f"component 'nova' (at: deployment): {told}")
         time.sleep(_POLL_S)
 
 
@@ -175,10 +207,11 @@ def _wait_for_computes(deployment: Deployment, hosts: set[str]) -> None:
 def _state(site: _Site) -> Path:
     """The folder with the databases and keys of a deployment of this build that has never run, and its passwords.
 
-    Made with the revision's own code behind walls, once; what it is made of is never looked into out here.
+    Made with the revision's own code behind walls, once for all revisions that make the same; what it is made of is
+    never looked into out here.
     """
     parts = {
-        "build": [site.build.resolved.lock, site.build.resolved.code],
+        "code": _makes_state(site.build),
         "job": _state_job(conf.Control(site.cluster.storage.address, conf.Secrets("", "", ""))),
         "program": (_HERE / "openstack_state.py").read_text(),
         "services": (site.services.parents[1] / "packages.txt").read_text(),
@@ -188,12 +221,20 @@ def _state(site: _Site) -> Path:
     )
 
 
+def _makes_state(build: Build) -> dict[str, object]:
+    """What databases depend on: of Nova, whose check-ins are many, its schemas and the program that makes them."""
+    whole = {name: digest_of_tree(folder) for name, folder in build.code.items() if name != "nova"}
+    nova = [digest_of_tree(build.code["nova"] / "nova" / part) for part in ("db", "cmd")]
+    libraries = [line for line in build.resolved.lock.splitlines() if not line.startswith("nova==")]
+    return {**whole, "nova": nova, "libraries": libraries}
+
+
 def _make_state(site: _Site, folder: Path) -> None:
     words = conf.Secrets(*(secrets.token_hex(16) for _ in range(3)))
     control = conf.Control(site.cluster.storage.address, words)
     prepare = [PYTHON, "-W", "ignore", "/farm/openstack_state.py", "make", _STATE_JOB]
     run_dir = _made(site.run_dir / "state")
-    making = Services("openstack", _TITLES, ready_timeout_s=STATE_TIMEOUT_S)
+    making = Services("openstack", _KNOWN, ready_timeout_s=STATE_TIMEOUT_S)
     try:
         walls = _control_walls(site, control, run_dir, {"prepare": [prepare], "services": {}, "ready": {}})
         making.start(walls, lease=site.lease, run_dir=run_dir)
@@ -228,7 +269,8 @@ def _control_walls(
         texts=texts,
         disks={conf.STATE: image},
         writable=("/run", "/var/lock", "/dev/shm"),
-        environment=_environment(site.build),
+        # an image is put down there on its way to Glance: folders in memory are smaller
+        environment=_environment(site.build) | {"TMPDIR": conf.STATE},
         processes=_PROCESSES,
         memory_mib=_MEMORY_MIB,
     )

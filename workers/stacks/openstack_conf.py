@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from scenarios.contract import Failed
 from scenarios.recipe import OpenStackSettings
+from workers.stacks.swift_conf import PROXY_PORT, Identity
 
 IDENTITY_PORT, PLACEMENT_PORT, IMAGE_PORT, COMPUTE_PORT, NETWORK_PORT, MESSAGE_PORT = 5000, 8778, 9292, 8774, 9696, 5672
 REGION, DOMAIN, PROJECT = "RegionOne", "default", "admin"
-USER, SERVICE_USERS = "admin", ("nova", "placement", "glance", "neutron")
+USER, SERVICE_USERS = "admin", ("nova", "placement", "glance", "neutron", "swift")
 STATE, TEMPLATE = "/srv/state", "/srv/template"
 COMPUTE_STATE = "/var/lib/nova"
 DATABASE_SOCKETS = "/run"
@@ -61,13 +62,19 @@ class Compute:
 
 
 def endpoints(control: Control) -> dict[str, tuple[str, str]]:
-    """Service → (type, URL), as the catalog has it; the identity service enters itself."""
+    """Service → (type, URL), as the catalogue has it; the identity service enters itself."""
     return {
         "placement": ("placement", control.url(PLACEMENT_PORT)),
         "glance": ("image", control.url(IMAGE_PORT)),
         "nova": ("compute", f"{control.url(COMPUTE_PORT)}/v2.1"),
         "neutron": ("network", control.url(NETWORK_PORT)),
+        "swift": ("object-store", f"{control.url(PROXY_PORT)}/v1/AUTH_%(project_id)s"),
     }
+
+
+def store_identity(control: Control) -> Identity:
+    """As which user the object store asks whose a token is."""
+    return Identity(f"{control.url(IDENTITY_PORT)}/v3", "swift", control.secrets.service, "service", DOMAIN)
 
 
 def database(name: str) -> str:

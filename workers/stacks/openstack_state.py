@@ -159,9 +159,10 @@ def manage(service: str, *arguments: str) -> None:
 def run(*command: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        program = next(word for word in command if word != PYTHON and word.startswith("/"))
+        program = Path(next(word for word in command if word != PYTHON and word.startswith("/")))
+        component = f"component '{program.parts[2]}': " if program.is_relative_to("/code") else ""
         words = " | ".join(done.stdout.strip().splitlines()[-3:])
-        raise SystemExit(f"{program} ended with {done.returncode}: {words}")
+        raise SystemExit(f"{component}{program.name} ended with {done.returncode}: {words}")
 
 
 def together(*parts: Callable[[], None]) -> None:

@@ -1,7 +1,9 @@
 """Brings OpenStack Swift up at a revision, behind walls, on the cluster's disks; and takes all of it down again.
 
-One proxy, account, container and object server (each with the recipe's number of workers) and memcached. No auditor,
-updater or replicator runs: they would measure themselves.
+One proxy, account, container and object server (each with the recipe's number of workers) and memcached. No daemon runs
+beside them: it would measure itself. Updaters run when accounts and containers have to be told what they hold
+(`settle`), to their end. Replicators, auditors, reapers and expirers are left out: every disk is always there, and no
+deployment is old enough for them.
 """
 
 import json
@@ -16,20 +18,23 @@ from workers import sandbox
 from workers.builds import Build
 from workers.hosts.base import Storage
 from workers.stacks import swift_conf
-from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Services
+from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
+UPDATER_TIMEOUT_S = 60.0
 _RING_BYTES = 8 << 20
 
 _SERVERS = ("proxy", "account", "container", "object")
+_UPDATERS = ("object", "container")  # objects tell their container, then containers their account
 _HERE = Path(__file__).resolve().parent
 _TEST_CONF = f"{swift_conf.SWIFT_DIR}/test.conf"
 _PROGRAMS = {**SUPERVISOR, "/farm/swift_rings.py": _HERE / "swift_rings.py"}
-_TITLES = {
-    **{kind: f"{kind} server" for kind in (*_SERVERS, "s3")},
-    "prepare": "rings",
-    "memcached": "memcached",
+_KNOWN = {
+    **{kind: Service("swift", f"{kind} server") for kind in (*_SERVERS, "s3")},
+    **{f"{kind}-updater": Service("swift", f"{kind} updater") for kind in _UPDATERS},
+    "prepare": Service("swift", "rings"),
+    "memcached": Service("memcached", "memcached"),
 }
 _MEMORY_MIB = 4096  # address space of one server, most of it never touched
 # eventlet's pool of threads for disk access, and a little
@@ -49,7 +54,7 @@ class Deployment:
         self.settings = settings
         self.replicas = settings.replicas
         self.disks = disks
-        self._services = Services("swift", _TITLES, ready_timeout_s=READY_TIMEOUT_S)
+        self._services = Services("swift", _KNOWN, ready_timeout_s=READY_TIMEOUT_S)
 
     def __enter__(self) -> "Deployment":
         return self
@@ -73,6 +78,11 @@ class Deployment:
             raise Failed("stack", "the store has no file of its object ring")
         return content
 
+    def settle(self) -> None:
+        """Have its updaters tell accounts and containers what they hold. Raises Failed (stack)."""
+        for kind in _UPDATERS:
+            self._services.run_once(f"{kind}-updater", timeout_s=UPDATER_TIMEOUT_S)
+
     def for_tests(self) -> tuple[dict[str, str], dict[str, str]]:
         """Files and environment by which Swift's own tests find it."""
         return {_TEST_CONF: swift_conf.test_configuration(self._place)}, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF}
@@ -80,6 +90,10 @@ class Deployment:
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""
         return self._services.logs()
+
+    def last_words(self) -> str:
+        """What its proxy said of errors."""
+        return self._services.last_words("proxy", errors=True)
 
     def undeploy(self) -> None:
         """Kill everything and see that it is gone; harmless when done already. Raises Failed (farm)."""
@@ -91,12 +105,19 @@ class Deployment:
 
 
 def deploy(
-    build: Build, storage: Storage, *, lease: str, run_dir: Path, software: Path, s3: bool = False
+    build: Build,
+    storage: Storage,
+    *,
+    lease: str,
+    run_dir: Path,
+    software: Path,
+    s3: bool = False,
+    identity: swift_conf.Identity | None = None,
 ) -> Deployment:
     """Bring `build` up on empty disks; ready for clients when this returns.
 
     `lease` is the session's mark, `run_dir` a new folder of the session, `software` the folder of unpacked packages;
-    with `s3` it speaks that too.
+    with `s3` it speaks that too; with `identity` it knows who that service knows.
     Raises Failed: stack when the revision does not come up, farm when its surroundings cannot be made.
     """
     settings = build.recipe.swift
@@ -104,7 +125,7 @@ def deploy(
         raise Failed(
             "stack", f"stack.toml: swift.replicas = {settings.replicas}, the cluster has {len(storage.disks)} disks"
         )
-    place = swift_conf.Place(storage.address, secrets.token_hex(16), s3)
+    place = swift_conf.Place(storage.address, secrets.token_hex(16), s3, identity)
     run_dir.mkdir(parents=True, mode=0o700)
     deployment = Deployment(settings, place, len(storage.disks))
     deployment.start(_walls(build, storage, place, software), lease=lease, run_dir=run_dir)
@@ -136,26 +157,24 @@ def _walls(build: Build, storage: Storage, place: swift_conf.Place, software: Pa
 def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[str, object]:
     rings = ["/farm/swift_rings.py", swift_conf.SWIFT_DIR, str(settings.part_power), str(settings.replicas), str(disks)]
     memcached = ["/memcached/bin/memcached", "-l", "127.0.0.1", "-p", str(swift_conf.MEMCACHED_PORT), "-m", "64"]
-    services = {
-        # by this interpreter: the programs' first lines name the one that unpacked them
-        kind: [
-            PYTHON,
-            "-W",
-            "ignore",
-            f"/code/swift/bin/swift-{kind}-server",
-            f"{swift_conf.SWIFT_DIR}/{kind}-server.conf",
-            "-v",
-        ]
-        for kind in _SERVERS
+    services = {kind: [*_program(f"{kind}-server"), f"{swift_conf.SWIFT_DIR}/{kind}-server.conf"] for kind in _SERVERS}
+    updaters = {
+        f"{kind}-updater": [*_program(f"{kind}-updater"), f"{swift_conf.SWIFT_DIR}/{kind}-server.conf", "--once"]
+        for kind in _UPDATERS
     }
     ready = {"proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]}
     if place.s3:
-        program = "/code/swift/bin/swift-proxy-server"
-        services["s3"] = [PYTHON, "-W", "ignore", program, f"{swift_conf.SWIFT_DIR}/s3-server.conf", "-v"]
+        services["s3"] = [*_program("proxy-server"), f"{swift_conf.SWIFT_DIR}/s3-server.conf"]
         ready["s3"] = [place.address, swift_conf.S3_PORT, "/healthcheck"]
     backends = {kind: ["127.0.0.1", port, "/healthcheck"] for kind, port in PORTS.items()}
     return {
         "prepare": [[PYTHON, "-W", "ignore", *rings]],
         "services": {"memcached": memcached, **services},
         "ready": {**backends, **ready},
+        "once": updaters,
     }
+
+
+def _program(name: str) -> list[str]:
+    """Run by this interpreter: the programs' first lines name the one that unpacked them. What they log they say."""
+    return [PYTHON, "-W", "ignore", f"/code/swift/bin/swift-{name}", "-v"]

@@ -25,8 +25,19 @@ Setting = str | int | float | bool
 
 
 @dataclass(frozen=True)
+class Identity:
+    """The service that says whose a token is, and as whom it is asked."""
+
+    url: str
+    user: str
+    password: str
+    project: str
+    domain: str
+
+
+@dataclass(frozen=True)
 class Place:
-    """Where a deployment listens, and the password of its only user.
+    """Where a deployment listens, and the password of its only user; or who knows its users.
 
     S3 is spoken by a proxy of its own, where asked for: what everybody else measures is the same with and without.
     """
@@ -34,6 +45,7 @@ class Place:
     address: str
     password: str
     s3: bool = False
+    identity: Identity | None = None
 
 
 def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
@@ -86,23 +98,20 @@ def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Settin
             "pipeline:main": {"pipeline": f"healthcheck {kind}-server"},
             "filter:healthcheck": {"use": "egg:swift#healthcheck"},
             f"app:{kind}-server": {"use": f"egg:swift#{kind}", **own},
+            f"{kind}-updater": {},
         }
     )
 
 
 def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) -> str:
     filters = {item.name: item for item in settings.filters}
-    login = ("s3api", "tempauth") if s3 else ("tempauth",)
+    login = ("authtoken", "keystoneauth") if place.identity else ("s3api", "tempauth") if s3 else ("tempauth",)
     port = S3_PORT if s3 else PROXY_PORT
     sections: dict[str, Mapping[str, Setting]] = {
         "DEFAULT": {**_common(settings), "bind_ip": place.address, "bind_port": port},
         "pipeline:main": {"pipeline": " ".join((*_PIPELINE_BEFORE, *login, *filters, *_PIPELINE_AFTER))},
         "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": True, **settings.proxy},
-        "filter:tempauth": {
-            "use": "egg:swift#tempauth",
-            f"user_{ACCOUNT}_{USER}": f"{place.password} .admin",
-            "storage_url_scheme": "http",
-        },
+        **_login_filters(place),
         "filter:cache": {"use": "egg:swift#memcache", "memcache_servers": f"127.0.0.1:{MEMCACHED_PORT}"},
         "filter:proxy-logging": {"use": "egg:swift#proxy_logging"},
     }
@@ -115,6 +124,29 @@ def _proxy_server(settings: SwiftSettings, place: Place, *, s3: bool = False) ->
     for name, item in filters.items():
         sections[f"filter:{name}"] = {"paste.filter_factory": item.factory, **item.settings}
     return _sections(sections)
+
+
+def _login_filters(place: Place) -> dict[str, Mapping[str, Setting]]:
+    if place.identity is None:
+        user = {f"user_{ACCOUNT}_{USER}": f"{place.password} .admin"}
+        return {"filter:tempauth": {"use": "egg:swift#tempauth", **user, "storage_url_scheme": "http"}}
+    who = place.identity
+    return {
+        "filter:authtoken": {
+            "paste.filter_factory": "keystonemiddleware.auth_token:filter_factory",
+            "www_authenticate_uri": who.url,
+            "auth_type": "password",
+            "auth_url": who.url,
+            "username": who.user,
+            "password": who.password,
+            "project_name": who.project,
+            "user_domain_id": who.domain,
+            "project_domain_id": who.domain,
+            "delay_auth_decision": True,
+            "cache": "swift.cache",
+        },
+        "filter:keystoneauth": {"use": "egg:swift#keystoneauth", "operator_roles": "admin, member"},
+    }
 
 
 def _common(settings: SwiftSettings) -> dict[str, Setting]:

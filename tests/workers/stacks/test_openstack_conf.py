@@ -61,3 +61,11 @@ def test_a_recipe_needs_the_components_of_its_deployer() -> None:
     data = {"stack": {"name": "x", "deployer": "openstack"}, "component": [part]}
     with pytest.raises(BadData, match="needs a component named 'keystone'"):
         from_data(data, Recipe, source="stack.toml")
+
+
+def test_the_disks_of_a_recipe_are_novas() -> None:
+    names = ("nova", "keystone", "placement", "glance", "swift")
+    parts = [{"name": name, "source": {"pypi": f"{name}==1"}} for name in names]
+    data = {"stack": {"name": "x", "deployer": "openstack"}, "component": parts, "disk": {"cache": "unsafe"}}
+    with pytest.raises(BadData, match="guests' disks are Nova's"):
+        from_data(data, Recipe, source="stack.toml")

@@ -84,7 +84,7 @@ BROKEN_PART = LIAR_PART.replace("liar:factory", "liar:no_such_factory")
 BAD_REVISIONS = {
     "import that fails": (
         recipe(rest=BROKEN_PART),
-        "swift's proxy server ended with 1 .at: deployment.: .*no_such_factory",
+        "component 'swift' .at: deployment.: swift's proxy server ended with 1: .*no_such_factory",
     ),
     "value that Swift refuses": (
         recipe(rest='[swift.object]\nmax_upload_time = "never"\n'),
