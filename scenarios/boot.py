@@ -11,8 +11,8 @@ that the guest runs. Kernel and initramfs are in the host's page cache; with `ca
 is what was read from the host's disk. Memory, virtual CPUs, CPU model and chipset are as the stack says, or as asked
 for.
 
-What boots is the small guest, its kernel given directly. On request GRUB boots it from its disk, by BIOS or UEFI; or
-a Debian with systemd and 2 GiB of data, which answers through a service of its own.
+What boots is the small guest, its kernel given directly; or a Debian with systemd and 2 GiB of data, which answers
+through a service of its own. On request GRUB boots them from their disk, by BIOS or UEFI.
 
 Not measured: fetching images; logging in.
 

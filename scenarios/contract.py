@@ -408,8 +408,11 @@ class Host(Protocol):
         Raises Unsupported where the host cannot do this method, or not in this shape.
         """
 
-    def serve_base(self, system: System | None = None) -> AbstractContextManager[ServedBase]:
-        """Serve this host's base image, or the disk of a system, while within."""
+    def serve_base(self, system: System | None = None, *, latency_ms: int = 0) -> AbstractContextManager[ServedBase]:
+        """Serve this host's base image, or the disk of a system, while within; each answer comes so much later."""
+
+    def served_read_s(self, served: ServedBase) -> float:
+        """Seconds from asking for a block of what another host serves until it was here: the quickest of some."""
 
     def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:
         """A disk over what another host serves, to be `pulled` here or not; and the seconds that making it took."""
@@ -521,7 +524,8 @@ class ObjectStore(Protocol):
     def delete(self, name: str) -> float:
         """With its segments; returns the seconds until the store's answer. Raises Failed (stack) if any stays."""
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """After the store's own updaters have run, so that its account knows what its containers hold."""
 
     def orphans(self) -> Mapping[str, int]:
         """Stored segments that belong to no object: path → bytes."""

@@ -233,7 +233,8 @@ class Facts:
 
     `declared` are the facts that open an epoch (CPU, microcode, kernel, QEMU, libvirt, firmware, swap);
     `clock_bounds_s` is, per host, how far its clock may be from the observer's; `guest_images` is,
-    per revision, the SHA-256 of its guest's kernel and initramfs.
+    per revision, the SHA-256 of its guest's kernel and initramfs; `packages` are those that other guests'
+    systems were built from.
     """
 
     declared: dict[str, str]
@@ -245,6 +246,7 @@ class Facts:
     sizes_mib: dict[str, float] = field(default_factory=dict)  # of what all sessions use: the "base image"
     clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
     store_disks: int = 0  # of the cluster's object store
+    packages: dict[str, list[str]] = field(default_factory=dict)  # by digest of a guest's system: 'name version' …
 
 
 @dataclass(frozen=True)

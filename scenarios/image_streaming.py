@@ -3,17 +3,20 @@
 A guest starts from an overlay over a base image that another host serves over the network. When it has answered, the
 hypervisor is asked to bring everything that the disk lacks, in the background. All the while the guest reads blocks
 from all over its disk, writes some, past all caches of its own, and times each. The sender's link is capped, so that
-the image does not come quicker than a network would bring it.
+the image does not come quicker than a network would bring it; and each of the server's answers comes later by
+`latency_ms` where that is asked for. It is the server that waits then, and not the wire.
 
 Measured: request to first answer (`answer_ms`), the CPU time of QEMU, of libvirtd and of the image's server until the
 image has come (`qemu_cpu_s`, `daemon_cpu_s`, `server_cpu_s`), how long the pull takes and how fast that is (`stream_s`,
-`stream_mib_s`), what the other host served in all (`served_mib`), and the 99th percentile of the guest's reads and
+`stream_mib_s`), what the other host served in all (`served_mib`), how long one read of it takes before there is a guest
+(`served_read_ms`), and the 99th percentile of the guest's reads and
 writes while the image comes against afterwards (`read_p99_us`, `read_p99_after_us` …, by the guest's clock).
 
 Not measured: many guests that pull the same image; images that are compressed or come from an object store.
 
 The proof: the disk lies over nothing any more, and holds the base image's data but for what the guest wrote; the
-guest's writes, read from outside when it has ended, are whole; the other host served no less than the image.
+guest's writes, read from outside when it has ended, are whole; the other host served no less than the image; and that
+one read took no less than the latency that was asked for.
 """
 
 import contextlib
@@ -29,7 +32,8 @@ AFTER_S = 2.0
 WRITTEN_MIB = 1  # more than the guest writes before they come: these blocks need not come any more
 SETTLE_S = 0.2
 TIMEOUT_S = 60.0
-SLOWEST_MIB_S = 2  # a pull that is slower has hung
+SLOWEST_MIB_S = 2  # a pull that is slower has hung, but for its server's latency
+READS_PER_MIB = 16  # of 64 KiB, one after the other, at most
 
 
 class ImageStreaming:
@@ -40,6 +44,15 @@ class ImageStreaming:
         Metric("stream_s", "s", "lower", 0.25, "Pulling the image"),
         Metric("stream_mib_s", "MiB/s", "higher", 0.25, "Speed of the pull", judged=False),
         Metric("served_mib", "MiB", "lower", 0.1, "Read of the image on the other host", judged=False),
+        Metric(
+            "served_read_ms",
+            "ms",
+            "lower",
+            0.5,
+            "One read of the image, before the guest",
+            judged=False,
+            no_limit="how soon a server answers is its own doing",
+        ),
         Metric(
             "qemu_cpu_s", "s", "lower", 0.25, "CPU time of QEMU until the image has come", judged=False, no_limit=CPU
         ),
@@ -68,6 +81,7 @@ class ImageStreaming:
     )
     parameters: tuple[Parameter, ...] = (
         Number("bandwidth_mib_s", 32, 0, 100_000, "MiB/s", "a cap for the sender's link; 0 is none"),
+        Number("latency_ms", 0, 0, 1000, "ms", "by how much later the image's server answers"),
     )
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
@@ -76,15 +90,20 @@ class ImageStreaming:
             if len(bench.hosts) < 2:
                 raise Unsupported(f"an image comes from another host, the cluster has {len(bench.hosts)}")
             with contextlib.ExitStack() as made:
-                self._measure(bench, cell, made, number(params, "bandwidth_mib_s"))
+                self._measure(bench, cell, made, number(params, "bandwidth_mib_s"), number(params, "latency_ms"))
 
-    def _measure(self, bench: Bench, cell: Cell, made: contextlib.ExitStack, bandwidth_mib_s: int) -> None:
+    def _measure(
+        self, bench: Bench, cell: Cell, made: contextlib.ExitStack, bandwidth_mib_s: int, latency_ms: int
+    ) -> None:
         """The disk goes when `made` is left, or when it has been proven."""
         host, server = bench.hosts[0], bench.hosts[1]
         nonce = bench.nonce()
         with contextlib.ExitStack() as within:
-            served = within.enter_context(server.serve_base())
-            pull_timeout_s = TIMEOUT_S + served.size_mib / SLOWEST_MIB_S
+            served = within.enter_context(server.serve_base(latency_ms=latency_ms))
+            read_ms = host.served_read_s(served) * 1e3
+            cell.record("served_read_ms", read_ms)
+            cell.prove(read_ms >= latency_ms, f"a read of the image takes {read_ms:.3g} ms, not {latency_ms} or more")
+            pull_timeout_s = TIMEOUT_S + served.size_mib * (1 / SLOWEST_MIB_S + latency_ms / 1e3 * READS_PER_MIB)
             if bandwidth_mib_s:
                 within.enter_context(server.link_capped(bandwidth_mib_s, limit_s=2 * TIMEOUT_S + pull_timeout_s))
             disk, _ = host.make_streamed_disk(served)

@@ -1,10 +1,11 @@
 """What does the store bill for large objects, and does it tell of segments that belong to none?
 
-Measured: the bytes billed (the account's own sum) against those of one object, while two objects share its segments:
-segments count once, manifests hardly; the same for whoever adds up all listings, where each manifest counts as much as
-all its segments; the segments that a replaced object leaves behind; those found of an upload that was given up.
+Measured: the bytes billed (the account's own sum, which the store's updaters bring it) against those of one object,
+while two objects share its segments: segments count once, manifests hardly; the same for whoever adds up all listings,
+where each manifest counts as much as all its segments; the segments that a replaced object leaves behind; those found
+of an upload that was given up.
 
-Not measured: when a store that runs updaters tells its account, since here containers are asked to; requests, traffic.
+Not measured: how late a bill is, since updaters run when they are asked to; requests, traffic.
 
 Proof: what is billed lies between the segments' bytes and those with small manifests; listings without manifests add up
 to the segments exactly; the segments found to belong to nothing are as many as were sent. Otherwise the stack failed.
@@ -15,7 +16,7 @@ from scenarios.leftovers import removed
 from scenarios.parameters import Number, Parameter, Values, number
 from scenarios.unlimited import COUNT
 
-_SETTLED_S, _SETTLED_TIMEOUT_S = 0.3, 15.0  # containers hear of an object when it is stored, or a moment later
+_SETTLED_S, _SETTLED_TIMEOUT_S = 0.3, 120.0  # what is billed comes with the updaters, some seconds a time
 _MANIFEST_BYTES = 1 << 10  # for each segment it names, at most
 
 

@@ -5,10 +5,12 @@
     1 MiB            partition 1: FAT with GRUB for UEFI
     17 MiB           partition 2: ext4 with the folder's contents; GRUB reads /boot/grub/grub.cfg there
 
-Nothing is mounted and no device is touched; all is written into one sparse file. GRUB hands the kernel what stands
+Nothing is mounted and no device is touched; all is written into one sparse file. The same folder makes the same bytes:
+no file in it is younger than `EPOCH_S`, and no identity is drawn. GRUB hands the kernel what stands
 in the machine's SMBIOS serial number: `grub.cfg` says where, as `$told`.
 """
 
+import os
 import struct
 import subprocess
 import tempfile
@@ -17,7 +19,9 @@ from pathlib import Path
 
 from scenarios.contract import Failed
 
-LAYOUT = 1  # another number, another image: raise it with whatever makes other bytes
+LAYOUT = 2  # another number, another image: raise it with whatever makes other bytes
+EPOCH_S = 1_732_233_600
+REPRODUCIBLY = {"SOURCE_DATE_EPOCH": str(EPOCH_S), "E2FSPROGS_FAKE_TIME": str(EPOCH_S)}
 
 _GRUB = Path("/usr/lib/grub")
 _MODULES = ("part_msdos", "ext2", "normal", "linux", "search", "smbios")
@@ -28,6 +32,7 @@ _ESP_TYPE, _LINUX_TYPE = 0xEF, 0x83
 _LABEL = 0x4D524146  # the disk's signature in its partition table
 _UUID = "4641524d-0000-4000-8000-000000000001"
 _TOOL_TIMEOUT_S = 300.0
+_CTIME = (f" @{EPOCH_S}", "_extra 0")
 _EARLY = f"search --fs-uuid --set=root {_UUID}\nset prefix=($root)/boot/grub\n"
 
 
@@ -66,7 +71,7 @@ def _grub_image(kind: str, target: Path, early: Path, modules: Sequence[str]) ->
 
 def _write_esp(target: Path, efi: Path) -> None:
     target.write_bytes(bytes(_ESP_MIB << 20))
-    _run(["mkfs.vfat", str(target)], "make the EFI file system")
+    _run(["mkfs.vfat", "--invariant", str(target)], "make the EFI file system")
     _run(["mmd", "-i", str(target), "::/EFI", "::/EFI/BOOT"], "fill the EFI file system")
     _run(["mcopy", "-i", str(target), str(efi), "::/EFI/BOOT/BOOTX64.EFI"], "fill the EFI file system")
 
@@ -85,14 +90,25 @@ def _partition(kind: int, at_mib: int, mib: int) -> bytes:
 
 
 def _write_root(target: Path, root: Path, root_mib: int) -> None:
-    options = f"offset={_ROOT_AT_MIB << 20},lazy_itable_init=0,root_owner=0:0"
+    paths = [root, *root.rglob("*")]
+    for path in paths:
+        os.utime(path, times=(EPOCH_S, min(EPOCH_S, path.lstat().st_mtime)), follow_symlinks=False)
+    options = f"offset={_ROOT_AT_MIB << 20},lazy_itable_init=0,root_owner=0:0,hash_seed={_UUID}"
     command = ["mke2fs", "-q", "-F", "-t", "ext4", "-U", _UUID, "-E", options, "-d", str(root), str(target)]
     _run([*command, f"{root_mib}M"], "make the root file system")
+    # of all that mke2fs copies nobody can set this on the folder's own file system
+    changed = [f'set_inode_field "/{path.relative_to(root)}" ctime{part}' for path in paths for part in _CTIME]
+    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix="grub-") as script:
+        script.write("\n".join([*changed, "set_super_value kbytes_written 0"]))
+        script.flush()
+        _run(["debugfs", "-w", "-f", script.name, f"{target}?offset={_ROOT_AT_MIB << 20}"], "set the files' times")
 
 
 def _run(command: Sequence[str], purpose: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_TOOL_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command, env={**os.environ, **REPRODUCIBLY}, capture_output=True, timeout=_TOOL_TIMEOUT_S, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed("farm", f"cannot {purpose}: {error}") from None
     if done.returncode:

@@ -107,6 +107,15 @@ class Sandbox:
         except OSError:
             return None
 
+    def tell(self, line: str) -> None:
+        """Write a line to the command's standard input. Raises Failed (stack) where it has ended."""
+        assert self._launcher.stdin is not None
+        try:
+            self._launcher.stdin.write(f"{line}\n".encode())
+            self._launcher.stdin.flush()
+        except OSError:
+            raise Failed("stack", "the stack under test has ended") from None
+
     def alive(self) -> bool:
         return self._launcher.poll() is None
 

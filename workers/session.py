@@ -182,6 +182,7 @@ class _Run:
             load=load,
             sizes_mib={"base image": BASE_MIB},
             store_disks=len(self.hypervisors.cluster.storage.disks),
+            packages={digest: list(packages) for digest, packages in self.hypervisors.systems.packages.items()},
         )
 
     def _read_hosts(self) -> dict[str, dict[str, Any]]:

@@ -2,10 +2,11 @@
 
 Runs inside the walls by itself (`python3 supervisor.py job.json`), so it imports nothing of ours. Its job:
 
-    {"prepare": [[argument, …], …], "services": {name: [argument, …]}, "ready": {name: [host, port, path]}}
+    {"prepare": [[argument, …], …], "services": {name: [argument, …]}, "ready": {name: [host, port, path]},
+     "once": {name: [argument, …]}}
 
 It prints one JSON object a line: {"from": name, "line": text} · {"ended": name, "status": number} · {"up": name} when
-that has answered · {"ready": true} when all have.
+that has answered · {"ready": true} when all have. A line {"run": name} on its standard input has it run one of "once".
 When a service ends, the others stay, so that everything can still be looked at.
 """
 
@@ -22,6 +23,7 @@ LINE_BYTES = 4096
 POLL_S = 0.03
 
 _print_lock = threading.Lock()
+_start_lock = threading.Lock()  # held until a child's name is known, so that it cannot end before
 
 
 def say(**message: object) -> None:
@@ -44,15 +46,29 @@ def launch(name: str, arguments: list[str]) -> "subprocess.Popen[bytes]":
     return process
 
 
-def reap(names: dict[int, str]) -> None:
-    """Wait for every child, adopted orphans too, and tell of services that end."""
+# Process id → name and process; one that is forgotten is waited for by Python itself, which keeps what it hears
+Children = dict[int, "tuple[str, subprocess.Popen[bytes]]"]
+
+
+def begin(children: Children, name: str, arguments: list[str]) -> None:
+    with _start_lock:
+        process = launch(name, arguments)
+        children[process.pid] = name, process
+
+
+def reap(children: Children) -> None:
+    """Wait for every child, adopted orphans too, and tell of those with a name that end."""
     while True:
         try:
             pid, status = os.wait()
         except ChildProcessError:
             return
-        if pid in names:
-            say(ended=names[pid], status=os.waitstatus_to_exitcode(status))
+        with _start_lock:
+            known = children.pop(pid, None)
+        if known is not None:
+            name, process = known
+            process.returncode = os.waitstatus_to_exitcode(status)
+            say(ended=name, status=process.returncode)
 
 
 def answers(host: str, port: int, path: str) -> bool:
@@ -82,11 +98,14 @@ def main(job_file: str) -> None:
             time.sleep(0.1)  # its last lines are on their way
             say(ended="prepare", status=status)
             return
-    services = {name: launch(name, arguments) for name, arguments in job["services"].items()}
-    names = {process.pid: name for name, process in services.items()}
-    threading.Thread(target=reap, args=(names,), daemon=True).start()
+    children: Children = {}
+    for name, arguments in job["services"].items():
+        begin(children, name, arguments)
+    threading.Thread(target=reap, args=(children,), daemon=True).start()
     threading.Thread(target=wait_ready, args=(job["ready"],), daemon=True).start()
-    sys.stdin.read()  # until the worker closes it, or dies
+    for line in sys.stdin:  # until the worker closes it, or dies
+        name = json.loads(line)["run"]
+        begin(children, name, job["once"][name])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
              of the mirror that this machine's apt uses; it answers through a service of its own
 
 An image is known by the digest of its bytes and stays as it was built until what it is made of changes here:
-newer packages make no other image.
+newer packages make no other image. The packages it has are kept beside it. The same packages make the same bytes,
+wherever and whenever they are put together.
 """
 
 import fcntl
@@ -17,10 +18,11 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedGuest
@@ -29,11 +31,13 @@ from workers.guest_image import GuestImage, compile_guest, kernel_of
 
 _DEBIAN = Path(__file__).parent / "guest" / "debian"
 _DEBIAN_PACKAGES = ("systemd-sysv", "udev", "linux-image-cloud-amd64", "initramfs-tools", "zstd")
-_DEBIAN_ARGUMENTS = "root=/dev/vda2 rw console=ttyS0 quiet net.ifnames=0 panic=-1 init=/usr/local/sbin/farm-init"
+DEBIAN_ARGUMENTS = "root=/dev/vda2 rw console=ttyS0 quiet net.ifnames=0 panic=-1 init=/usr/local/sbin/farm-init"
 _DEBIAN_SUITE = "bookworm"
 _DATA_MIB = 2048
 _DATA_SEED = 20_251_122
 _FREE_MIB = 192
+# what tells of the building and not of what was built: the mirror's address, and what was there on the way
+_OF_THE_BUILD = ("etc/apt/sources.list", "var/cache/debconf/*-old")
 _SMALL_ROOT_MIB = 48
 _KEPT = 3  # of each system
 _BOOTSTRAP_TIMEOUT_S = 1200.0
@@ -44,12 +48,25 @@ _LEAST_BOOT_BYTES = 1 << 20  # of an image that nobody looked into
 
 @dataclass(frozen=True)
 class SystemImage:
-    """A disk; `boot_bytes` is the size of the kernel and initramfs in it, which every boot reads."""
+    """A disk; `boot_bytes` is the size of the kernel and initramfs in it, which every boot reads.
+
+    `kernel` and `initrd` are the Debian's, beside its disk, for whoever boots it without firmware; `packages` are those
+    it was built from, 'name version'.
+    """
 
     system: str
     disk: Path
     digest: str
     boot_bytes: int
+    packages: tuple[str, ...] = ()
+
+    @property
+    def kernel(self) -> Path:
+        return self.disk.with_name("vmlinuz")
+
+    @property
+    def initrd(self) -> Path:
+        return self.disk.with_name("initrd")
 
 
 def small_system(home: Path, image: GuestImage) -> SystemImage:
@@ -68,11 +85,19 @@ def small_system(home: Path, image: GuestImage) -> SystemImage:
 def debian_system(home: Path) -> SystemImage:
     """The Debian's disk, from the cache under `home` or built now, which takes minutes and needs the mirror."""
     made_of = [path.read_bytes() for path in sorted(_DEBIAN.iterdir())]
-    recipe = f"{_DEBIAN_PACKAGES} {_DEBIAN_ARGUMENTS} {_DEBIAN_SUITE} {_DATA_MIB} {_DATA_SEED}".encode()
+    recipe = f"{_DEBIAN_PACKAGES} {DEBIAN_ARGUMENTS} {_DEBIAN_SUITE} {_DATA_MIB} {_DATA_SEED}".encode()
     with tempfile.NamedTemporaryFile() as program:
         answering = compile_guest(Path(program.name))
     key = _key("debian", recipe, answering, *made_of)
-    return _cached(home, "debian", key, _from_root(lambda root: _fill_debian(root, answering)))
+
+    def write(part: Path) -> int:
+        boot_bytes = _from_root(lambda root: _fill_debian(root, answering))(part)
+        for name in ("vmlinuz", "initrd"):
+            shutil.copyfile(part / "root" / "boot" / name, part / "made" / name)
+        (part / "made" / "packages").write_text(_packages(part / "root"))
+        return boot_bytes
+
+    return _cached(home, "debian", key, write)
 
 
 def operator_system(home: Path, guest: PlannedGuest) -> SystemImage:
@@ -101,17 +126,25 @@ def _fill_debian(root: Path, answering: bytes) -> int:
     options = [f"--include={','.join(_DEBIAN_PACKAGES)}", "--variant=minbase", "--quiet"]
     spared = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
     command = ["mmdebstrap", *options, *spared, _DEBIAN_SUITE, str(root), _mirror()]
-    _run(command, "build the Debian guest", _BOOTSTRAP_TIMEOUT_S)
+    _run(command, "build the Debian guest", _BOOTSTRAP_TIMEOUT_S, disk_image.REPRODUCIBLY)
     _take_over(root, "vmlinuz-*", "vmlinuz")
     _take_over(root, "initrd.img-*", "initrd")
     (root / "boot" / "grub").mkdir()
-    (root / "boot" / "grub" / "grub.cfg").write_text(disk_image.grub_cfg(_DEBIAN_ARGUMENTS))
+    (root / "boot" / "grub" / "grub.cfg").write_text(disk_image.grub_cfg(DEBIAN_ARGUMENTS))
     _add_service(root, answering)
     (root / "etc" / "machine-id").write_text("")  # each guest makes its own
     (root / "etc" / "hostname").write_text("guest\n")
+    for path in (path for pattern in _OF_THE_BUILD for path in root.glob(pattern)):
+        path.unlink()
     used_mib = _used_mib(root)
     _write_data(root / "srv" / "data")
     return used_mib + _DATA_MIB + _FREE_MIB
+
+
+def _packages(root: Path) -> str:
+    """A line 'name version' for each, in the order of their names."""
+    command = ["dpkg-query", f"--admindir={root}/var/lib/dpkg", "--show", "--showformat=${Package} ${Version}\n"]
+    return "\n".join(sorted(_run(command, "list the Debian guest's packages").splitlines())) + "\n"
 
 
 def _take_over(root: Path, pattern: str, name: str) -> None:
@@ -203,11 +236,18 @@ def _cached(home: Path, system: str, key: str, write: Callable[[Path], int]) -> 
 def _read(folder: Path, system: str) -> SystemImage | None:
     """The image in `folder` if it is there and undamaged."""
     try:
-        digest, boot_bytes = (folder / "seal").read_text().split()
-        found = _digest(folder / "disk.raw")
+        boot_bytes, *sealed = (folder / "seal").read_text().splitlines()
+        if sealed != _digests(folder):
+            return None
+        packages = (folder / "packages").read_text().splitlines() if (folder / "packages").exists() else []
+        return SystemImage(system, folder / "disk.raw", _digest(folder / "disk.raw"), int(boot_bytes), tuple(packages))
     except (FileNotFoundError, ValueError):
         return None
-    return SystemImage(system, folder / "disk.raw", digest, int(boot_bytes)) if found == digest else None
+
+
+def _digests(folder: Path) -> list[str]:
+    """A line for each file but the seal."""
+    return [f"{_digest(path)} {path.name}" for path in sorted(folder.iterdir()) if path.name != "seal"]
 
 
 def _make(folder: Path, system: str, write: Callable[[Path], int]) -> None:
@@ -215,7 +255,7 @@ def _make(folder: Path, system: str, write: Callable[[Path], int]) -> None:
         made = Path(text) / "made"
         made.mkdir(mode=0o755)
         boot_bytes = write(Path(text))
-        (made / "seal").write_text(f"{_digest(made / 'disk.raw')} {boot_bytes}\n")
+        (made / "seal").write_text("\n".join([str(boot_bytes), *_digests(made)]) + "\n")
         shutil.rmtree(folder, ignore_errors=True)  # damaged
         made.rename(folder)
 
@@ -238,9 +278,21 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: Sequence[str], purpose: str, timeout_s: float = _TOOL_TIMEOUT_S) -> str:
+def _run(
+    command: Sequence[str],
+    purpose: str,
+    timeout_s: float = _TOOL_TIMEOUT_S,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            command,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Failed("farm", f"cannot {purpose}: {error}") from None
     if done.returncode:

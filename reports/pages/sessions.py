@@ -56,6 +56,10 @@ def _content(
             plain(host): {plain(str(name)): plain(str(value)) for name, value in facts.items()}
             for host, facts in _facts(bundle, "hosts").items()
         },
+        "packages": {
+            plain(str(digest)): [plain(str(package)) for package in _sequence(packages)]
+            for digest, packages in _facts(bundle, "packages").items()
+        },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),
         "voids": void_counts(samples),

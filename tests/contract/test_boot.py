@@ -6,6 +6,7 @@ import pytest
 
 from scenarios import boot, boot_many, image_fetch
 from scenarios.contract import Hardware, WorkNotProven
+from scenarios.recipe import GuestSettings
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers import system_image
@@ -32,6 +33,15 @@ def test_a_guest_has_the_hardware_that_was_asked_for(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
+def test_a_guests_kernel_takes_its_processor_to_count_as_fast_as_it_does(lab: Lab) -> None:
+    (link,) = lab.qemu.links
+    assert link.counter_khz is not None
+    with lab.bench(GuestSettings(kernel_arguments="loglevel=7")).hosts[0].guest(nonce="n") as guest:
+        guest.start()
+        guest.first_answer(timeout_s=60)
+        assert f"tsc: Detected {link.counter_khz / 1000:.3f} MHz processor" in guest.console()
+
+
 def test_hardware_that_no_guest_can_have_is_nobodys_fault(lab: Lab) -> None:
     (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), memory_mib=8))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason
@@ -50,6 +60,14 @@ def test_a_boot_from_the_page_cache_is_no_cold_one(lab: Lab) -> None:
         guest.first_answer(timeout_s=60)
         with pytest.raises(WorkNotProven, match="a cold boot reads"):
             guest.prove_cold()
+
+
+def test_guests_that_are_to_be_spread_over_more_hosts_than_there_are_have_no_place(lab: Lab) -> None:
+    (outcome,) = outcomes_of(lab.measure(boot_many.SCENARIO, lab.bench(), hosts=2))
+    assert (outcome.outcome, outcome.reason) == (
+        "unsupported",
+        "guests are to be spread over 2 hosts, the cluster has 1",
+    )
 
 
 def test_guests_boot_at_once(lab: Lab) -> None:
@@ -71,22 +89,22 @@ def test_firmware_boots_the_guest_from_its_disk(lab: Lab, firmware: str) -> None
     assert lab.guests_left() == []
 
 
-def test_a_debian_answers_as_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("firmware", ["seabios", "none"])
+def test_a_debian_answers_as_itself(lab: Lab, monkeypatch: pytest.MonkeyPatch, firmware: str) -> None:
     monkeypatch.setattr(system_image, "_DATA_MIB", 16)  # its 2 GiB of data take a while to bring to a host
-    sheet = lab.measure(boot.SCENARIO, lab.bench(), guest="debian", firmware="seabios")
+    sheet = lab.measure(boot.SCENARIO, lab.bench(), guest="debian", firmware=firmware)
     (outcome,) = outcomes_of(sheet)
     assert (outcome.outcome, outcome.reason) == ("measured", None)
     assert len(outcome.params["digest"]) == 16  # another image, another series
     values = values_of(sheet)
     assert values["kernel_ms"] < values["init_ms"] < values["userspace_ms"] <= values["answer_ms"]
+    (packages,) = lab.qemu.systems.packages.values()
+    assert any(package.startswith("systemd ") for package in packages)
     assert lab.guests_left() == []
 
 
-@pytest.mark.parametrize(
-    "params", [{"guest": "debian"}, {"firmware": "ovmf", "memory_mib": 128}], ids=["no-firmware", "no-memory"]
-)
-def test_what_a_system_cannot_be_booted_with_is_nobodys_fault(lab: Lab, params: dict[str, object]) -> None:
-    (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), **params))
+def test_what_a_system_cannot_be_booted_with_is_nobodys_fault(lab: Lab) -> None:
+    (outcome,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench(), firmware="ovmf", memory_mib=128))
     assert (outcome.outcome, outcome.fault) == ("unsupported", None), outcome.reason
 
 

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from scenarios import cow_start, image_start, image_streaming, wipe
+from scenarios import boot_many, cow_start, image_start, image_streaming, wipe
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import planned_cluster
 from workers.hypervisors.qemu_guest import QemuGuest
+from workers.hypervisors.qemu_host import QemuHost
 from workers.volumes.base import BASE_MIB
 from workers.volumes.disks import BaseServer
 from workers.volumes.marked import AgentVolume
@@ -47,6 +48,15 @@ def test_cow_start_is_measured_in_every_shape(lab: Lab, params: dict[str, object
     assert lab.guests_left() == []
 
 
+def test_guests_that_are_asked_for_at_once_are_spread_over_hosts(lab: Lab) -> None:
+    sheet = lab.measure(boot_many.SCENARIO, lab.bench(), guests=2, hosts=2)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    assert outcome.evidence == ["2 guests at once on h1, h2 answered as themselves"]
+    assert {tuple(sample.hosts.values()) for sample in sheet.samples()} == {("h1", "h2")}
+    assert lab.guests_left() == []
+
+
 def test_blocks_between_large_sectors_are_refused_and_nobodys_fault(lab: Lab) -> None:
     params = {"methods": ["copy"], "sectors": "4kn", "offset_sectors": 1}
     (outcome,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), **params))
@@ -76,6 +86,26 @@ def test_guests_that_write_one_after_the_other_are_void(lab: Lab, monkeypatch: p
     assert outcome.outcome == "failed"
     assert "before another began" in (outcome.reason or "")
     assert not any(sample.valid for sample in sheet.samples())
+
+
+def test_an_image_comes_from_a_server_that_answers_late(lab: Lab) -> None:
+    sheet = lab.measure(image_streaming.SCENARIO, lab.bench(), latency_ms=20)
+    (outcome,) = outcomes_of(sheet)
+    assert (outcome.outcome, outcome.reason) == ("measured", None)
+    values = values_of(sheet)
+    assert values["served_read_ms"] >= 20
+    assert values["read_p99_us"] >= 20_000
+    assert values["answer_ms"] > 0
+    assert lab.guests_left() == []
+
+
+def test_a_server_that_does_not_answer_late_is_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = QemuHost.serve_base
+    monkeypatch.setattr(QemuHost, "serve_base", lambda host, latency_ms: honest(host))
+    sheet = lab.measure(image_streaming.SCENARIO, lab.bench(), latency_ms=1000)
+    (outcome,) = outcomes_of(sheet)
+    assert outcome.outcome == "failed"
+    assert "ms, not 1000 or more" in (outcome.reason or "")
 
 
 def test_an_image_that_came_from_elsewhere_is_void(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

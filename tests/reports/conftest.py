@@ -282,6 +282,7 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
             "declared": {"qemu": qemu, "kernel": "6.1.0", "cpu": "Synthetic <b>CPU</b>"},
             "hosts": {"h1": {"memory_mib": 24000, "cores": "2"}, "h2": {"memory_mib": 24000, "cores": "2"}},
             "clock_bounds_s": {"h1": 0.00002, "h2": 0.00003},
+            "packages": {"d" * 64: ["systemd 252.1", "zstd <1.5>"]},
             "sizes_mib": {"base image": 128.0},
             "guest_images": {},
             "fidelity": {"concluded": "emulated", "evidence": ["no /dev/kvm: QEMU ran its own TCG"]},

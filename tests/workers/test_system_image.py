@@ -6,18 +6,22 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.local_clusters import FARM_HOME
+from workers import system_image
 from workers.guest_image import GuestImage, build_guest_image
-from workers.system_image import SystemImage, small_system
+from workers.system_image import SystemImage, debian_system, small_system
 
 pytestmark = pytest.mark.machine
 
 
+def make_home(folder: Path) -> Path:
+    (folder / "cache").mkdir()
+    (folder / "cache" / "software").symlink_to(FARM_HOME / "cache" / "software")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
-    (home / "cache").mkdir()
-    (home / "cache" / "software").symlink_to(FARM_HOME / "cache" / "software")
-    return home
+    return make_home(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +40,24 @@ def test_the_disk_has_a_sound_root_file_system_with_the_kernel(system: SystemIma
     subprocess.run(["e2fsck", "-fn", root], check=True, capture_output=True)
     shown = subprocess.run(["debugfs", "-R", "ls /boot", root], check=True, capture_output=True, text=True).stdout
     assert all(name in shown for name in ("vmlinuz", "initrd", "grub"))
+
+
+def test_two_homes_make_the_same_disk(system: SystemImage, image: GuestImage, tmp_path: Path) -> None:
+    assert small_system(make_home(tmp_path), image).digest == system.digest
+
+
+def test_the_same_packages_make_the_same_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that other tests boot may be older than what the mirror has now: then it takes two."""
+    monkeypatch.setattr(system_image, "_DATA_MIB", 16)
+    homes = [tmp_path / "one", tmp_path / "other"]
+    for folder in homes:
+        folder.mkdir()
+    made, kept = debian_system(make_home(homes[0])), debian_system(FARM_HOME)
+    if kept.packages != made.packages:
+        kept = debian_system(make_home(homes[1]))
+    assert any(package.startswith("linux-image-cloud-amd64 ") for package in made.packages)
+    assert (kept.packages, kept.digest) == (made.packages, made.digest)
+    assert kept.kernel.read_bytes() == made.kernel.read_bytes()
 
 
 def test_a_damaged_disk_is_made_anew(system: SystemImage, image: GuestImage, home: Path) -> None:

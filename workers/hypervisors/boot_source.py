@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scenarios.contract import FetchReport, System, WorkNotProven
+from scenarios.contract import FetchReport, System, Unsupported, WorkNotProven
 from scenarios.recipe import DiskSettings
 from workers.agent import AgentLink
 from workers.hosts.base import Host
@@ -32,10 +32,14 @@ class BootSource:
     made: list[Path] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Raises Unsupported where the host lacks the firmware."""
+        """Raises Unsupported where the host lacks the firmware, and for a second disk of a system that has one."""
         if self.disk is not None and self.system.firmware != "none":
             self.boot = FirmwareBoot(self.disk, self._uefi())
         else:
+            if self.disk is not None and len(self.sent.files) > 2:
+                raise Unsupported(
+                    f"the system '{self.system.name}' has a disk, and boots from another with firmware alone"
+                )
             self._boot_from(self.sent.files)
 
     def fetch(self, observer: AgentLink, address: str) -> FetchReport:
@@ -92,9 +96,13 @@ class BootSource:
     def _boot_from(self, files: tuple[Path, ...]) -> None:
         self.files = files
         if self.system.firmware == "none":
-            self.boot = KernelBoot(*files)
+            kernel, initrd, *root = files
+            self.boot = KernelBoot(kernel, initrd, self._root(root[0]) if root else None)
             return
-        self.boot = FirmwareBoot(DiskImage(self._overlay(files[0]), "qcow2"), self._uefi())
+        self.boot = FirmwareBoot(self._root(files[0]), self._uefi())
+
+    def _root(self, disk: Path) -> DiskImage:
+        return DiskImage(self._overlay(disk), "qcow2")
 
     def _uefi(self) -> Path | None:
         return require_uefi(self.agent, _CALL_TIMEOUT_S) if self.system.firmware == "ovmf" else None

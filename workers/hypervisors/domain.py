@@ -34,10 +34,11 @@ class DiskImage:
 
 @dataclass(frozen=True)
 class KernelBoot:
-    """The hypervisor is given the kernel, which is told its command line."""
+    """The hypervisor is given the kernel, which is told its command line; its root is on `disk` where it has one."""
 
     kernel: Path
     initrd: Path
+    disk: DiskImage | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _cpu(domain: ET.Element, settings: GuestSettings) -> None:
 def _devices(domain: ET.Element, machine: Machine) -> None:
     devices = ET.SubElement(domain, "devices")
     _text(devices, "emulator", machine.emulator)
-    disk = machine.boot.disk if isinstance(machine.boot, FirmwareBoot) else machine.disk
+    disk = machine.boot.disk or machine.disk
     if disk is not None:
         _disk(devices, disk, machine.disk_settings)
     interface = ET.SubElement(devices, "interface", type="bridge")

@@ -127,9 +127,10 @@ class QemuHost:
         return int(self.link.agent.call("hosts.wire.sent_bytes", timeout_s=_CALL_TIMEOUT_S, interface=wire))
 
     @contextlib.contextmanager
-    def serve_base(self, system: System | None = None) -> Iterator[ServedBase]:
+    def serve_base(self, system: System | None = None, *, latency_ms: int = 0) -> Iterator[ServedBase]:
         host, agent, base = self.link.host, self.link.agent, self._base_of(system)
-        server = disks.BaseServer(agent, base, host, folder=self._work_folder(), system=system)
+        folder = self._work_folder()
+        server = disks.BaseServer(agent, base, host, folder=folder, system=system, latency_ms=latency_ms)
         try:
             yield server
         finally:
@@ -141,6 +142,11 @@ class QemuHost:
         server, uid = cast(disks.BaseServer, served), self.link.host.guest_uid
         base = self._base_of(server.system)
         return disks.make_streamed_disk(self.link.agent, path, server, base, uid=uid, shape=shape, pulled=pulled)
+
+    def served_read_s(self, served: ServedBase) -> float:
+        server = cast(disks.BaseServer, served)
+        asked = {"address": server.address, "port": server.port}
+        return float(self.link.agent.call("volumes.nbd.read_s", timeout_s=_SEND_TIMEOUT_S, **asked))
 
     def least_read_mib(self, system: System) -> float:
         return self.cluster.systems.get(system, self.revision.guest).least_read_bytes / (1 << 20)

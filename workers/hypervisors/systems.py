@@ -10,7 +10,7 @@ from scenarios.recipe import GuestSettings
 from workers.agent import AgentLink
 from workers.guest_image import build_guest_image
 from workers.hypervisors.domain import BOOT_ARGUMENTS
-from workers.system_image import SystemImage, debian_system, operator_system, small_system
+from workers.system_image import DEBIAN_ARGUMENTS, SystemImage, debian_system, operator_system, small_system
 
 UEFI = Path("/usr/share/ovmf/OVMF.fd")
 _SEND_TIMEOUT_S = 900.0
@@ -21,7 +21,7 @@ _KERNEL_BYTES = 1 << 20  # none is smaller
 
 @dataclass(frozen=True)
 class SentSystem:
-    """An image on the hosts: a kernel with its initramfs, or a disk."""
+    """An image on the hosts: a kernel with its initramfs, with or without a disk, or a disk alone."""
 
     digest: str
     sources: tuple[Path, ...]  # on the worker's machine
@@ -39,6 +39,7 @@ class Systems:
         self._agent = agent
         self._folder = folder
         self._sent: dict[tuple[object, ...], SentSystem] = {}
+        self.packages: dict[str, tuple[str, ...]] = {}  # by the digest of a system that was built from some
 
     def get(self, system: System, guest: GuestSettings) -> SentSystem:
         """Raises Failed (farm, or stack for settings that cannot be met), and Unsupported."""
@@ -52,12 +53,12 @@ class Systems:
             image = build_guest_image(self._home, guest.extra_modules)
             sources = (image.kernel, image.initrd)
             return SentSystem(image.digest, sources, self._send(image.digest, sources), _KERNEL_BYTES)
-        if system.firmware == "none":
-            raise Unsupported(f"the system '{system.name}' is booted by firmware, from its disk")
         if system.name == "small":
             return self._send_disk(small_system(self._home, build_guest_image(self._home, guest.extra_modules)))
         if system.name == "debian":
-            return self._send_disk(debian_system(self._home), our_arguments="")
+            return self._send_debian(debian_system(self._home), system)
+        if system.firmware == "none":
+            raise Unsupported("what the operator's image boots is known to itself alone: name its firmware")
         return self._send_disk(operator_system(self._home, self._operators()), our_arguments="")
 
     def least_memory_mib(self, system: System) -> int:
@@ -72,6 +73,14 @@ class Systems:
         if self.operator is None:
             raise Unsupported("the cluster's inventory file names no guest of the operator's")
         return self.operator
+
+    def _send_debian(self, image: SystemImage, system: System) -> SentSystem:
+        self.packages[image.digest] = image.packages
+        if system.firmware != "none":
+            return self._send_disk(image, our_arguments="")
+        sources = (image.kernel, image.initrd, image.disk)
+        files = self._send(image.digest, sources)
+        return SentSystem(image.digest, sources, files, image.boot_bytes, DEBIAN_ARGUMENTS)
 
     def _send_disk(self, image: SystemImage, our_arguments: str = BOOT_ARGUMENTS) -> SentSystem:
         files = self._send(image.digest, (image.disk,))

@@ -153,6 +153,7 @@ class SwiftStore:
         return float(spent_s)
 
     def usage(self) -> Usage:
+        self._deployment.settle()
         return Usage(**self._observed("files.usage", endpoint=self._endpoint))
 
     def orphans(self) -> Mapping[str, int]:

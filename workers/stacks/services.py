@@ -40,6 +40,7 @@ class Services:
         self._awaited: list[str] = []  # those that are to answer before it is ready, and do not yet
         self._ready = False
         self._ended: dict[str, int] = {}
+        self._once: dict[str, int | None] = {}  # what was run so, and the status it ended with
 
     def start(self, walls: sandbox.Walls, *, lease: str, run_dir: Path) -> None:
         """Run them behind `walls` until they are ready. Raises Failed: stack when they do not get ready."""
@@ -86,6 +87,19 @@ class Services:
         component = f"component '{service.component}'" if service.component else self._stack
         return Failed("stack", f"{component} (at: deployment): {self._stack}'s {service.title} {how}: {words}")
 
+    def run_once(self, name: str, *, timeout_s: float) -> None:
+        """Run what the job has by that name under "once", to its end. Raises Failed (stack) where that goes wrong."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._once[name] = None
+            self.running().tell(json.dumps({"run": name}))
+            while (status := self._once[name]) is None:
+                if time.monotonic() > deadline or not self.running().alive():
+                    raise self._failed(name, f"did not end within {timeout_s:g} s", self.last_words(name))
+                self._changed.wait(0.2)
+        if status:
+            raise self._failed(name, f"ended with {status}", self.last_words(name))
+
     def running(self) -> sandbox.Sandbox:
         if self._sandbox is None:
             raise Failed("farm", f"{self._stack} is not deployed any more")
@@ -123,7 +137,8 @@ class Services:
             elif "line" in message:
                 self._keep(str(message.get("from")), str(message["line"]))
             elif "ended" in message:
-                self._ended[str(message["ended"])] = int(str(message.get("status", -1)).lstrip("-") or 0)
+                name, status = str(message["ended"]), int(str(message.get("status", -1)).lstrip("-") or 0)
+                (self._once if name in self._once else self._ended)[name] = status
             elif message.get("up") in self._awaited:
                 self._awaited.remove(message["up"])
             elif message.get("ready") is True:

@@ -1,7 +1,9 @@
 """Brings OpenStack Swift up at a revision, behind walls, on the cluster's disks; and takes all of it down again.
 
-One proxy, account, container and object server (each with the recipe's number of workers) and memcached. No auditor,
-updater or replicator runs: they would measure themselves.
+One proxy, account, container and object server (each with the recipe's number of workers) and memcached. No daemon runs
+beside them: it would measure itself. Updaters run when accounts and containers have to be told what they hold
+(`settle`), to their end. Replicators, auditors, reapers and expirers are left out: every disk is always there, and no
+deployment is old enough for them.
 """
 
 import json
@@ -20,14 +22,17 @@ from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
+UPDATER_TIMEOUT_S = 60.0
 _RING_BYTES = 8 << 20
 
 _SERVERS = ("proxy", "account", "container", "object")
+_UPDATERS = ("object", "container")  # objects tell their container, then containers their account
 _HERE = Path(__file__).resolve().parent
 _TEST_CONF = f"{swift_conf.SWIFT_DIR}/test.conf"
 _PROGRAMS = {**SUPERVISOR, "/farm/swift_rings.py": _HERE / "swift_rings.py"}
 _KNOWN = {
     **{kind: Service("swift", f"{kind} server") for kind in (*_SERVERS, "s3")},
+    **{f"{kind}-updater": Service("swift", f"{kind} updater") for kind in _UPDATERS},
     "prepare": Service("swift", "rings"),
     "memcached": Service("memcached", "memcached"),
 }
@@ -72,6 +77,11 @@ class Deployment:
         if content is None:
             raise Failed("stack", "the store has no file of its object ring")
         return content
+
+    def settle(self) -> None:
+        """Have its updaters tell accounts and containers what they hold. Raises Failed (stack)."""
+        for kind in _UPDATERS:
+            self._services.run_once(f"{kind}-updater", timeout_s=UPDATER_TIMEOUT_S)
 
     def for_tests(self) -> tuple[dict[str, str], dict[str, str]]:
         """Files and environment by which Swift's own tests find it."""
@@ -147,26 +157,24 @@ def _walls(build: Build, storage: Storage, place: swift_conf.Place, software: Pa
 def _job(settings: SwiftSettings, place: swift_conf.Place, disks: int) -> dict[str, object]:
     rings = ["/farm/swift_rings.py", swift_conf.SWIFT_DIR, str(settings.part_power), str(settings.replicas), str(disks)]
     memcached = ["/memcached/bin/memcached", "-l", "127.0.0.1", "-p", str(swift_conf.MEMCACHED_PORT), "-m", "64"]
-    services = {
-        # by this interpreter: the programs' first lines name the one that unpacked them
-        kind: [
-            PYTHON,
-            "-W",
-            "ignore",
-            f"/code/swift/bin/swift-{kind}-server",
-            f"{swift_conf.SWIFT_DIR}/{kind}-server.conf",
-            "-v",
-        ]
-        for kind in _SERVERS
+    services = {kind: [*_program(f"{kind}-server"), f"{swift_conf.SWIFT_DIR}/{kind}-server.conf"] for kind in _SERVERS}
+    updaters = {
+        f"{kind}-updater": [*_program(f"{kind}-updater"), f"{swift_conf.SWIFT_DIR}/{kind}-server.conf", "--once"]
+        for kind in _UPDATERS
     }
     ready = {"proxy": [place.address, swift_conf.PROXY_PORT, "/healthcheck"]}
     if place.s3:
-        program = "/code/swift/bin/swift-proxy-server"
-        services["s3"] = [PYTHON, "-W", "ignore", program, f"{swift_conf.SWIFT_DIR}/s3-server.conf", "-v"]
+        services["s3"] = [*_program("proxy-server"), f"{swift_conf.SWIFT_DIR}/s3-server.conf"]
         ready["s3"] = [place.address, swift_conf.S3_PORT, "/healthcheck"]
     backends = {kind: ["127.0.0.1", port, "/healthcheck"] for kind, port in PORTS.items()}
     return {
         "prepare": [[PYTHON, "-W", "ignore", *rings]],
         "services": {"memcached": memcached, **services},
         "ready": {**backends, **ready},
+        "once": updaters,
     }
+
+
+def _program(name: str) -> list[str]:
+    """Run by this interpreter: the programs' first lines name the one that unpacked them. What they log they say."""
+    return [PYTHON, "-W", "ignore", f"/code/swift/bin/swift-{name}", "-v"]

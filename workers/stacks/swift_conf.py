@@ -98,6 +98,7 @@ def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Settin
             "pipeline:main": {"pipeline": f"healthcheck {kind}-server"},
             "filter:healthcheck": {"use": "egg:swift#healthcheck"},
             f"app:{kind}-server": {"use": f"egg:swift#{kind}", **own},
+            f"{kind}-updater": {},
         }
     )
 

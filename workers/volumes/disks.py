@@ -71,9 +71,21 @@ class AgentDisk:
 
 
 class BaseServer:
-    """A base image that the host at the other end of `agent` serves from now on, until `end`."""
+    """A base image that the host at the other end of `agent` serves from now on, until `end`.
 
-    def __init__(self, agent: AgentLink, base: Base, host: Host, *, folder: Path, system: System | None = None) -> None:
+    Each of its answers comes `latency_ms` later than it would.
+    """
+
+    def __init__(
+        self,
+        agent: AgentLink,
+        base: Base,
+        host: Host,
+        *,
+        folder: Path,
+        system: System | None = None,
+        latency_ms: int = 0,
+    ) -> None:
         self.system = system
         self._agent = agent
         asked = {"path": str(base.path), "address": host.address, "uid": host.guest_uid}
@@ -81,7 +93,15 @@ class BaseServer:
         started = agent.call("volumes.nbd.serve", timeout_s=_CREATE_TIMEOUT_S, pid_file=pid_file, **asked)
         self.size_mib = int(started["bytes"]) >> 20
         self._pid = int(started["pid"])
-        self.url = f"nbd://{host.address}:{started['port']}"
+        self.address, self.port = host.address, int(started["port"])
+        self._relay: int | None = None
+        if latency_ms:
+            asked = {"address": self.address, "port": self.port, "delay_ms": latency_ms}
+            self.port = self._relay = int(agent.call("volumes.delayed.start", timeout_s=_CREATE_TIMEOUT_S, **asked))
+
+    @property
+    def url(self) -> str:
+        return f"nbd://{self.address}:{self.port}"
 
     def served_mib(self) -> float:
         served = self._agent.call("volumes.nbd.served_bytes", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
@@ -91,6 +111,8 @@ class BaseServer:
         return float(self._agent.call("volumes.nbd.cpu_s", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid))
 
     def end(self) -> None:
+        if self._relay is not None:
+            self._agent.call("volumes.delayed.end", timeout_s=_PROOF_TIMEOUT_S, port=self._relay)
         self._agent.call("volumes.nbd.end", timeout_s=_PROOF_TIMEOUT_S, pid=self._pid)
 
 

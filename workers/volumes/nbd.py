@@ -4,7 +4,9 @@ The server runs as the user that guests' VMMs run as, and carries the session's 
 """
 
 import socket
+import struct
 import subprocess
+import time
 from pathlib import Path
 
 from scenarios.contract import Failed, Unsupported
@@ -14,6 +16,10 @@ from workers.operations import operation
 _START_TIMEOUT_S = 20.0
 _END_TIMEOUT_S = 10.0
 _PROGRAM = "qemu-nbd"
+_READ_TIMEOUT_S = 10.0
+_READS, _READ_BYTES = 5, 4096
+_FIXED_NEWSTYLE, _EXPORT_NAME, _READ = 1, 1, 0
+_REQUEST, _REPLY = 0x25609513, 0x67446698
 
 
 @operation
@@ -61,6 +67,44 @@ def end(pid: int) -> None:
     _, left = processes.end_all(lambda: [pid] if _is_server(pid) else [], timeout_s=_END_TIMEOUT_S)
     if left:
         raise Failed("donor", f"{_PROGRAM} does not end within {_END_TIMEOUT_S:g} s")
+
+
+@operation
+def read_s(address: str, port: int) -> float:
+    """Seconds of the quickest of some reads of what is served there; raises Failed (donor) where it is not."""
+    try:
+        with socket.create_connection((address, port), timeout=_READ_TIMEOUT_S) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _open_export(server)
+            return min(_timed_read(server) for _ in range(_READS))
+    except OSError as error:
+        raise Failed("donor", f"what {address}:{port} serves cannot be read: {error}") from None
+
+
+def _open_export(server: socket.socket) -> None:
+    """The NBD protocol's newstyle handshake, for the export without a name."""
+    _received(server, 18)  # two magic words, the server's flags
+    server.sendall(struct.pack(">I8sII", _FIXED_NEWSTYLE, b"IHAVEOPT", _EXPORT_NAME, 0))
+    _received(server, 10 + 124)  # its size, flags and zeros
+
+
+def _timed_read(server: socket.socket) -> float:
+    started_s = time.monotonic()
+    server.sendall(struct.pack(">IHHQQI", _REQUEST, 0, _READ, 0, 0, _READ_BYTES))
+    magic, error = struct.unpack(">II8x", _received(server, 16))
+    if (magic, error) != (_REPLY, 0):
+        raise OSError(f"it answers {magic:#x}, error {error}")
+    _received(server, _READ_BYTES)
+    return time.monotonic() - started_s
+
+
+def _received(server: socket.socket, count: int) -> bytes:
+    parts: list[bytes] = []
+    while (missing := count - sum(map(len, parts))) > 0:
+        parts.append(server.recv(missing))
+        if not parts[-1]:
+            raise OSError("it broke off")
+    return b"".join(parts)
 
 
 def _is_server(pid: int) -> bool:

@@ -49,3 +49,25 @@ def test_segments_are_billed_once_and_those_of_no_object_are_found(store: SwiftS
     values = {sample.metric: sample.value for sample in sheet.samples()}
     assert 1 < values["billed_ratio"] < 1.01
     assert (values["listed_ratio"], values["orphans"], values["left_by_overwrite"]) == (3.0, 4, 4)
+
+
+# Python reads it whenever it starts
+IDLE_UPDATER = """
+import os, sys
+if any("container-updater" in argument for argument in sys.orig_argv):
+    os._exit({status})
+"""
+IDLE_PART = '[[component]]\nname = "idle"\nsource = { path = "idle" }\n'
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, "0 are billed"), (7, "swift's container updater ended with 7")])
+def test_an_account_that_is_told_nothing_is_the_stacks_fault(
+    local_home: Path, tmp_path: Path, status: int, told: str
+) -> None:
+    idle = {"idle/sitecustomize.py": IDLE_UPDATER.format(status=status)}
+    build = build_of(DeploymentRepository(tmp_path / "repository"), recipe(rest=IDLE_PART), **idle)
+    with storage_bed(local_home, "idle", payload_mib=16) as bed, bed.deploy(build) as deployment:
+        sheet = measured(SwiftStore(deployment, bed.observer, bed.payload), upload_billing.SCENARIO)
+    billed = next(one for one in sheet.outcomes() if one.params["what"] == "billed")
+    assert (billed.outcome, billed.fault) == ("failed", "stack")
+    assert told in str(billed.reason)
