@@ -303,6 +303,24 @@ def test_a_step_of_the_canary_is_the_hosts_and_nobody_elses(tmp_path: Path) -> N
     }
 
 
+def test_a_new_lock_without_a_new_commit_is_the_environments_and_nobody_elses(tmp_path: Path) -> None:
+    farm = a_farm(tmp_path, effects={})
+    since = []
+    for number in range(2, 5):
+        for session in farm.ask(f"example-{number}", [number - 1, number], clusters=["acorn"]):
+            if number == 4 and session.ordinal == 1:  # in the midst of a campaign, and it makes everything slower
+                farm.lock, farm.host_factor = farm.lock.replace("3.9", "3.10"), 2.0
+                since.append(session.id)
+            farm.measure(session)
+    farm.judge()
+    rebuilt = [row for row in farm.findings() if row.direction == "rebuilt"]
+    assert {row.kind for row in farm.findings()} == {"environment"}
+    assert [(row.cluster, row.metrics[0]["since"], row.metrics[0]["reason"]) for row in rebuilt] == [
+        ("acorn", since[0], "idna 3.9 (1111111) → 3.10 (1111111)")
+    ]
+    assert rebuilt[0].metrics[0]["n"] == 3  # the check-in, its parent and the canary
+
+
 def test_what_is_private_never_mixes_with_what_is_public(tmp_path: Path) -> None:
     farm = a_farm(tmp_path, effects={4: slow_first_write})
     measure_all(farm, "private", [3, 4], owner=PRIVATE)
