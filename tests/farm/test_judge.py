@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from farm.results.tables import ComparisonRow
+from farm.findings import breaks
+from farm.results.tables import ComparisonRow, OutcomeRow
 from tests.helpers.campaigns import PRIVATE, Kind, SyntheticFarm, build_synthetic_farm, revision_at
 
 
@@ -228,6 +229,36 @@ def test_only_what_the_stack_breaks_is_held_against_a_check_in(tmp_path: Path, f
     assert named(farm) == [("3", "acorn", "broken", "confirmed")]
     assert [(entry["scenario"], entry["n"], entry["ratio"]) for entry in found[0].metrics] == [("boot", 3, None)]
     assert found[0].metrics[0]["reason"] == "no answer from the guest within 60 s"
+
+
+Cell = tuple[str, dict[str, str], str]  # revision, parameters, outcome
+
+
+@pytest.mark.parametrize(
+    ("cells", "broken"),
+    [
+        ([("old", {"shape": "single"}, "measured"), ("new", {"shape": "single"}, "failed")], [{"shape": "single"}]),
+        ([("old", {"shape": "single"}, "measured"), ("new", {}, "failed")], [{}]),
+        # asked with a parameter, the scenario could not even begin
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "16"}, "failed")], [{"size": "16"}]),
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "32"}, "failed")], []),
+        ([("old", {"shape": "single"}, "failed"), ("new", {"shape": "single"}, "failed")], []),
+        ([("old", {}, "failed"), ("new", {}, "failed")], []),
+        ([("old", {"shape": "single"}, "measured"), ("old", {}, "failed"), ("new", {}, "failed")], []),
+    ],
+)
+def test_broken_is_what_held_at_the_parent(cells: list[Cell], broken: list[dict[str, str]]) -> None:
+    rows = [
+        OutcomeRow(
+            session=session, revision=revision, scenario="chunked_upload", version=1, params=params, outcome=outcome,
+            fault="stack" if outcome == "failed" else None, reason="it ended",
+        )
+        for session in ("first", "second")
+        for revision, params, outcome in cells
+    ]  # fmt: skip
+    assert [(state, entry["params"]) for state, entry in breaks(rows, "new", "old")] == [
+        ("confirmed", params) for params in broken
+    ]
 
 
 def test_losses_that_meet_all_revisions_alike_are_no_finding(tmp_path: Path) -> None:
