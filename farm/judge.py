@@ -17,12 +17,14 @@ from farm.inventory import Cluster
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
-from farm.results.tables import CheckIn, ComparisonRow, Finding, InsideCommit, OutcomeRow, Session
+from farm.results.tables import Bundle, CheckIn, ComparisonRow, Finding, InsideCommit, OutcomeRow, Session
 from farm.results.writing import write_analysis
 from farm.settings import Settings
+from farm.surroundings import Built, build_findings
 from farm.void_rates import harness_findings
-from scenarios.crossing import digest_of
+from scenarios.crossing import ResolvedBuild, digest_of
 from scenarios.registry import SCENARIOS
+from scenarios.strict import from_data
 
 
 def declared_metrics() -> Declared:
@@ -71,7 +73,9 @@ def _judge_all(
     inside = queries.inside_commits(engine, EVERYTHING)
     samples = held_samples(engine, EVERYTHING)
     outcomes = queries.outcomes(engine, EVERYTHING)
-    facts = _declared_facts(engine)
+    accepted = {row.session: row for row in queries.bundles(engine, EVERYTHING) if row.accepted and row.session}
+    facts = {session: (row.facts or {}).get("declared", {}) for session, row in accepted.items()}
+    built = {session: _built(row) for session, row in accepted.items()}
     owners: dict[tuple[str, ...], list[Session]] = {}
     for session in sessions:
         owners.setdefault(tuple(owner_of(session).values()), []).append(session)
@@ -81,7 +85,7 @@ def _judge_all(
         names = {session.id for session in its}
         frame = samples[samples["session"].isin(names)]
         rows = [row for row in outcomes if row.session in names]
-        found = _judge_owner(frame, rows, its, check_ins, inside, facts, declared, now)
+        found = _judge_owner(frame, rows, its, check_ins, inside, facts, built, declared, now)
         comparisons += found[0]
         findings += found[1]
     return comparisons, findings
@@ -94,6 +98,7 @@ def _judge_owner(
     check_ins: Sequence[CheckIn],
     inside: Sequence[InsideCommit],
     facts: Mapping[str, Mapping[str, str]],
+    built: Built,
     declared: Declared,
     now: datetime.datetime,
 ) -> tuple[list[ComparisonRow], list[Finding]]:
@@ -103,7 +108,9 @@ def _judge_owner(
     findings = product_findings(compared, outcomes, campaigns, check_ins, now)
     look_inside(findings, compared, outcomes, campaigns, inside)
     findings += harness_findings(outcomes, campaigns, now)
-    findings += environment_findings(samples, _in_time(samples, sessions), facts, declared, now)
+    measured = _in_time(samples, sessions)
+    findings += environment_findings(samples, measured, facts, declared, now)
+    findings += build_findings(measured, built, now)
     return comparisons, findings
 
 
@@ -113,7 +120,6 @@ def _in_time(samples: pd.DataFrame, sessions: Sequence[Session]) -> list[Session
     return sorted((row for row in sessions if row.id in first.index), key=lambda row: (first[row.id], row.id))
 
 
-def _declared_facts(engine: Engine) -> dict[str, Mapping[str, str]]:
-    """Per session the facts that open an epoch."""
-    accepted = [row for row in queries.bundles(engine, EVERYTHING) if row.accepted]
-    return {row.session: (row.facts or {}).get("declared", {}) for row in accepted if row.session is not None}
+def _built(bundle: Bundle) -> list[ResolvedBuild]:
+    builds = (bundle.manifest or {}).get("builds", ())
+    return [from_data(one, ResolvedBuild, source=f"bundle {bundle.sha256}") for one in builds]

@@ -133,14 +133,18 @@ def _culprits_told(material: Material, row: Finding) -> list[str]:
         commit, entry = material.revision(one["revision"]), one["metrics"][0]
         if commit is None:
             continue
-        measured = interval_text(entry["ratio"], entry["low"], entry["high"]) if entry["ratio"] else entry["reason"]
-        told.append(f"inside it {commit.short}: {MeasuredMetric.of(entry).title} {plain(str(measured))}")
+        metric, did = MeasuredMetric.of(entry), f"breaks it: {plain(str(entry.get('reason') or ''))}"
+        if entry["ratio"]:
+            did = f"{metric.change_words(entry['ratio'])} {interval_text(entry['ratio'], entry['low'], entry['high'])}"
+        told.append(f"inside it {commit.short}: {metric.title} {did}")
     return told
 
 
 def _told(row: Finding, tone: str, checkin: CheckInView) -> tuple[str, str, str]:
     if row.direction == "void":
         return _void(row, checkin)
+    if row.direction == "rebuilt":
+        return _rebuilt(row, checkin)
     return _break(row) if row.direction == "broken" else _change(row, tone)
 
 
@@ -151,6 +155,14 @@ def _void(row: Finding, checkin: CheckInView) -> tuple[str, str, str]:
     who = f"the role {plain(str(entry['role']))}" if entry.get("role") else f"check-in {checkin.short}"
     what = f"{who} loses {entry['lost']} of {count_text(entry['n'], 'deployment')}"
     return what, evidence, plain(str(entry["reason"] or ""))
+
+
+def _rebuilt(row: Finding, checkin: CheckInView) -> tuple[str, str, str]:
+    """How many revisions became other bits without a check-in, and what is different."""
+    (entry,) = row.metrics
+    others = f" and {count_text(entry['n'] - 1, 'other revision')}" if entry["n"] > 1 else ""
+    what = f"{checkin.short}{others} became other bits than before, without a new check-in"
+    return what, "", plain(str(entry["reason"]))
 
 
 def _change(row: Finding, tone: str) -> tuple[str, str, str]:

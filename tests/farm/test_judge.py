@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from farm.results.tables import ComparisonRow
+from farm.findings import breaks
+from farm.results.tables import ComparisonRow, OutcomeRow
 from tests.helpers.campaigns import PRIVATE, Kind, SyntheticFarm, build_synthetic_farm, revision_at
 
 
@@ -230,6 +231,36 @@ def test_only_what_the_stack_breaks_is_held_against_a_check_in(tmp_path: Path, f
     assert found[0].metrics[0]["reason"] == "no answer from the guest within 60 s"
 
 
+Cell = tuple[str, dict[str, str], str]  # revision, parameters, outcome
+
+
+@pytest.mark.parametrize(
+    ("cells", "broken"),
+    [
+        ([("old", {"shape": "single"}, "measured"), ("new", {"shape": "single"}, "failed")], [{"shape": "single"}]),
+        ([("old", {"shape": "single"}, "measured"), ("new", {}, "failed")], [{}]),
+        # asked with a parameter, the scenario could not even begin
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "16"}, "failed")], [{"size": "16"}]),
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "32"}, "failed")], []),
+        ([("old", {"shape": "single"}, "failed"), ("new", {"shape": "single"}, "failed")], []),
+        ([("old", {}, "failed"), ("new", {}, "failed")], []),
+        ([("old", {"shape": "single"}, "measured"), ("old", {}, "failed"), ("new", {}, "failed")], []),
+    ],
+)
+def test_broken_is_what_held_at_the_parent(cells: list[Cell], broken: list[dict[str, str]]) -> None:
+    rows = [
+        OutcomeRow(
+            session=session, revision=revision, scenario="chunked_upload", version=1, params=params, outcome=outcome,
+            fault="stack" if outcome == "failed" else None, reason="it ended",
+        )
+        for session in ("first", "second")
+        for revision, params, outcome in cells
+    ]  # fmt: skip
+    assert [(state, entry["params"]) for state, entry in breaks(rows, "new", "old")] == [
+        ("confirmed", params) for params in broken
+    ]
+
+
 def test_losses_that_meet_all_revisions_alike_are_no_finding(tmp_path: Path) -> None:
     farm = a_farm(tmp_path)
     sessions = farm.ask("example-3", [2, 3], clusters=["acorn"])
@@ -303,6 +334,24 @@ def test_a_step_of_the_canary_is_the_hosts_and_nobody_elses(tmp_path: Path) -> N
     }
 
 
+def test_a_new_lock_without_a_new_commit_is_the_environments_and_nobody_elses(tmp_path: Path) -> None:
+    farm = a_farm(tmp_path, effects={})
+    since = []
+    for number in range(2, 5):
+        for session in farm.ask(f"example-{number}", [number - 1, number], clusters=["acorn"]):
+            if number == 4 and session.ordinal == 1:  # in the midst of a campaign, and it makes everything slower
+                farm.lock, farm.host_factor = farm.lock.replace("3.9", "3.10"), 2.0
+                since.append(session.id)
+            farm.measure(session)
+    farm.judge()
+    rebuilt = [row for row in farm.findings() if row.direction == "rebuilt"]
+    assert {row.kind for row in farm.findings()} == {"environment"}
+    assert [(row.cluster, row.metrics[0]["since"], row.metrics[0]["reason"]) for row in rebuilt] == [
+        ("acorn", since[0], "idna 3.9 (1111111) → 3.10 (1111111)")
+    ]
+    assert rebuilt[0].metrics[0]["n"] == 3  # the check-in, its parent and the canary
+
+
 def test_what_is_private_never_mixes_with_what_is_public(tmp_path: Path) -> None:
     farm = a_farm(tmp_path, effects={4: slow_first_write})
     measure_all(farm, "private", [3, 4], owner=PRIVATE)
@@ -348,3 +397,15 @@ def test_what_no_host_can_do_accuses_nobody(tmp_path: Path, cores: str, found: l
     assert named(farm) == found
     rows = farm.comparisons(scenario="boot", metric="answer_ms", revision=revision_at(2))
     assert ("different" in {row.verdict for row in rows}) is bool(found)
+
+
+@pytest.mark.parametrize(("cores", "found"), [("64", [("3", "acorn", "faster", "confirmed")]), ("1", [])])
+def test_a_check_in_that_pretends_is_praised_by_nobody(tmp_path: Path, cores: str, found: list[Any]) -> None:
+    """It alone answers before its CPU time can have been spent: its metric is void for its parent, too."""
+    farm = a_farm(tmp_path, effects={3: answers_at_once})
+    farm.cores = cores
+    measure_all(farm, "history", [1, 2, 3], clusters=["acorn"])
+    farm.judge()
+    assert named(farm) == found
+    verdicts = {row.verdict for row in farm.comparisons(scenario="boot", metric="answer_ms")}
+    assert ("different" in verdicts) is bool(found)

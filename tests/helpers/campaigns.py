@@ -28,7 +28,7 @@ from farm.results.tables import (
 )
 from farm.settings import CHECKOUT, FarmFile, Settings
 from scenarios.contract import Metric
-from scenarios.crossing import digest_of, revision_of
+from scenarios.crossing import ResolvedBuild, digest_of, revision_of, to_data
 
 START = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 PUBLIC = {"tenant": "local", "account": "local", "visibility": "public"}
@@ -97,6 +97,7 @@ class SyntheticFarm:
     series: dict[tuple[str, Kind], int] = field(default_factory=dict)
     host_factor: float = 1.0  # the cluster itself becomes this much slower
     declared_facts: dict[str, str] = field(default_factory=lambda: {"kernel": "6.1.0"})
+    lock: str = f"idna==3.9 --hash=sha256:{'1' * 64}\n"
     cores: str = "unknown"  # of its hosts
     like: dict[int, int] = field(default_factory=dict)  # a commit inside a merge → the check-in that it behaves like
 
@@ -196,12 +197,16 @@ class SyntheticFarm:
             self._add(_series(self.series[cluster, kind], cluster, kind))
         return self.series[cluster, kind]
 
+    def built(self, revision: str) -> ResolvedBuild:
+        return ResolvedBuild(revision, self.lock, "2" * 64, {}, "cpython-311-linux-x86_64")
+
     def _bundle(self, session: Session) -> Bundle:
         return Bundle(
             sha256=digest_of(["bundle", session.id]),
             session=session.id,
             attempt=1,
             accepted=True,
+            manifest={"builds": [to_data(self.built(str(one["revision"]))) for one in session.builds]},
             facts={"declared": dict(self.declared_facts), "hosts": {"h1": {"cores": self.cores}}},
             fidelity="emulated",
             received_at=self.now,

@@ -181,6 +181,20 @@ def test_a_change_of_the_surroundings_blames_no_check_in(farm: Any) -> None:
     assert "Findings None." in words_of(page_of(site, "Pack all drivers"))
 
 
+def test_a_new_lock_without_a_check_in_blames_no_check_in(farm: Any) -> None:
+    farm.see_check_ins()
+    farm.measure("acorn", 1)
+    told = {"n": 2, "ratio": None, "since": "acorn1", "reason": "idna 3.9 → 3.10 <b>"}
+    farm.find("acorn", kind="environment", direction="rebuilt", metrics=[told], last_good=None)
+    site = farm.publish()
+    assert (
+        f"since session acorn1 the surroundings changed on Acorn Hosting: {commit_at(1)[:7]} and 1 other revision "
+        "became other bits than before, without a new check-in"
+    ) in words_of(site / "index.html")
+    assert "idna 3.9 → 3.10 <b>" in words_of(site / "clusters/acorn.html")
+    assert "Findings None." in words_of(page_of(site, "Pack all drivers"))
+
+
 def test_unequal_losses_are_the_farms_and_blame_no_check_in(farm: Any) -> None:
     farm.see_check_ins()
     farm.measure("acorn", 1)

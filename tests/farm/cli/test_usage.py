@@ -98,6 +98,8 @@ def test_a_taken_port_is_named_with_its_setting(
         (("session", "list", "--cluster", "oak"), "no cluster 'oak'"),
         (("session", "show", "abc"), "'abc' is no session"),
         (("session", "cancel", "abc"), "'abc' is no session"),
+        (("session", "evidence", "abc", "dance"), "no scenario 'dance'; there are: boot, "),
+        (("session", "evidence", "abc", "boot"), "abc is no A/A session that brought back a bundle"),
         (("session", "run", "--repository", "mine"), "name a watched repository"),
         (("session", "run"), "does not answer"),
         (("--settings", "/nowhere/farm.toml", "status"), "cannot be read"),
