@@ -99,6 +99,7 @@ class CloudCluster(Watch):
 
     def __exit__(self, *_: object) -> None:
         with self._exits:
+            self.client.forget_token()
             clear(self.client, [self.session])
 
     def clock_jumps_s(self) -> dict[str, float]:

@@ -13,6 +13,7 @@ class Deployment:
 
     def __init__(self, cloud: CloudCluster) -> None:
         self._cloud = cloud
+        cloud.client.forget_token()
 
     def __enter__(self) -> "Deployment":
         return self

@@ -86,6 +86,11 @@ class Client:
         """For every service that trusts the identity service."""
         return self._logged_in().token
 
+    def forget_token(self) -> None:
+        """Log in anew before the next request: a token lasts so long, and a session may last longer."""
+        with self._lock:
+            self._session = None
+
     def project(self) -> str:
         """The id of the project that it acts in."""
         return self._logged_in().project

@@ -19,6 +19,7 @@ class Cloud(BaseHTTPRequestHandler):
 
     answers: ClassVar[dict[str, tuple[int, object]]] = {}
     asked: ClassVar[list[tuple[str, str]]] = []
+    token: ClassVar[str] = "the-token"
 
     def do_GET(self) -> None:
         self.asked.append((self.path, self.headers["X-Auth-Token"]))
@@ -37,7 +38,7 @@ class Cloud(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: object) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("X-Subject-Token", "the-token")
+        self.send_header("X-Subject-Token", self.token)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -62,7 +63,7 @@ def observer() -> Iterator[AgentLink]:
 
 @pytest.fixture
 def client(url: str, observer: AgentLink) -> Client:
-    Cloud.answers, Cloud.asked = {}, []
+    Cloud.answers, Cloud.asked, Cloud.token = {}, [], "the-token"
     login = Login(url, "someone", "secret", "a project", "here")
     return Client(observer, login, lambda component: f"last words of {component}")
 
@@ -113,3 +114,13 @@ def test_no_answer_at_all_names_the_component(observer: AgentLink) -> None:
 
 def test_a_password_is_not_told() -> None:
     assert "secret" not in repr(Login("http://10.0.0.1/v3", "someone", "secret", "a project"))
+
+
+def test_a_token_that_is_forgotten_is_asked_for_anew(client: Client) -> None:
+    Cloud.answers["/v2.1/servers"] = 200, {"servers": []}
+    client.compute("GET", "/servers")
+    Cloud.token = "another-token"
+    client.compute("GET", "/servers")
+    client.forget_token()
+    client.compute("GET", "/servers")
+    assert [token for _, token in Cloud.asked] == ["the-token", "the-token", "another-token"]
