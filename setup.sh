@@ -16,7 +16,7 @@ SYSTEM_PACKAGES="qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver
  mmdebstrap grub-common grub-pc-bin grub-efi-amd64-bin ovmf mtools dosfstools
  ccache ninja-build libglib2.0-dev libpixman-1-dev libfdt-dev
  xfsprogs e2fsprogs btrfs-progs iproute2 util-linux procps git openssh-client"
-TEST_PACKAGES="chromium busybox-static"   # the tests look at the pages, and boot an operator's guest
+TEST_PACKAGES="chromium busybox-static openssl"   # the tests look at the pages, boot an operator's guest, make certificates
 # unpacked beside the system: as packages they would start services of their own
 UNPACKED_PACKAGES="memcached"
 # what an OpenStack deployment keeps its state in, and lets its services talk through

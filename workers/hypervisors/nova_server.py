@@ -34,9 +34,9 @@ class Server:
         self._wait(what, timeout_s, lambda told: self._has_moved(what, told, target))
 
     def _has_moved(self, what: str, told: dict[str, Any], target: str) -> bool:
-        if told["OS-EXT-STS:task_state"] is not None:
+        if told.get("OS-EXT-STS:task_state") is not None:
             return False
-        if told["OS-EXT-SRV-ATTR:host"] == target:
+        if told.get("OS-EXT-SRV-ATTR:host") == target:
             return True
         listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self.number}").body["migrations"]
         if listed and listed[0]["status"] in _GIVEN_UP:
@@ -53,6 +53,6 @@ class Server:
             if is_so(told):
                 return
             if time.monotonic() > deadline:
-                state = f"{told['status']}, {told['OS-EXT-STS:task_state']}"
+                state = f"{told['status']}, {told.get('OS-EXT-STS:task_state')}"
                 raise self._failure(f"{what}: not done within {timeout_s:g} s: it says {state}")
             time.sleep(_POLL_S)
