@@ -68,6 +68,8 @@ class Pip:
 
         Raises Failed: stack where an index that does answer has no such packages, or none that go together; else farm.
         """
+        if not requirements and not built:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             options = ["--dry-run", "--ignore-installed", "--report", str(report)]
