@@ -404,6 +404,8 @@ def _remembered(
         "pins": list(pins),
         "locked": None if locked is None else dict(locked),
     }
+    if made_here := workshop.pip.made_here():
+        key["made here"] = made_here
     if built:
         key["built"] = {wheel.name: wheel.needs for wheel in built}
     stored = json.loads((workshop.cache.entry("resolution", digest_of(key), ask) / "wheels.json").read_text())

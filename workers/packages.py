@@ -54,11 +54,22 @@ class Pip:
 
     home: Path
 
+    @property
+    def _wheels(self) -> Path:
+        """What set-up has made of packages that no index has as wheels."""
+        return self.home / "cache" / "wheels"
+
+    def made_here(self) -> dict[str, str]:
+        """File → SHA-256 of these: whoever takes them another time makes another choice."""
+        return {file.name: _digest_of(file) for file in sorted(self._wheels.glob("*.whl"))}
+
     def resolve(self, requirements: Sequence[str], built: Sequence[Wheel] = ()) -> list[Wheel]:
         """What would be installed, sorted by name, with the wheels that were built here.
 
         Raises Failed: stack where an index that does answer has no such packages, or none that go together; else farm.
         """
+        if not requirements and not built:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             options = ["--dry-run", "--ignore-installed", "--report", str(report)]
@@ -97,7 +108,7 @@ class Pip:
             wanted = Path(folder) / "requirements.txt"
             wanted.write_text("".join(f"{line}\n" for line in requirements))
             answer = self._run(
-                "install", "--find-links", str(self.home / "cache" / "wheels"), "--only-binary=:all:",
+                "install", "--find-links", str(self._wheels), "--only-binary=:all:",
                 "--no-warn-script-location", *options, "--requirement", str(wanted),
                 what=what,
             )  # fmt: skip
@@ -124,7 +135,11 @@ def _sha256_of(download: Mapping[str, Any]) -> str:
     told = download["archive_info"].get("hashes", {}).get("sha256")
     if told is not None:
         return str(told)
-    return hashlib.sha256(Path(unquote(urlsplit(download["url"]).path)).read_bytes()).hexdigest()
+    return _digest_of(Path(unquote(urlsplit(download["url"]).path)))
+
+
+def _digest_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _failure(output: str) -> Failed:

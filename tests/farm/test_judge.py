@@ -397,3 +397,15 @@ def test_what_no_host_can_do_accuses_nobody(tmp_path: Path, cores: str, found: l
     assert named(farm) == found
     rows = farm.comparisons(scenario="boot", metric="answer_ms", revision=revision_at(2))
     assert ("different" in {row.verdict for row in rows}) is bool(found)
+
+
+@pytest.mark.parametrize(("cores", "found"), [("64", [("3", "acorn", "faster", "confirmed")]), ("1", [])])
+def test_a_check_in_that_pretends_is_praised_by_nobody(tmp_path: Path, cores: str, found: list[Any]) -> None:
+    """It alone answers before its CPU time can have been spent: its metric is void for its parent, too."""
+    farm = a_farm(tmp_path, effects={3: answers_at_once})
+    farm.cores = cores
+    measure_all(farm, "history", [1, 2, 3], clusters=["acorn"])
+    farm.judge()
+    assert named(farm) == found
+    verdicts = {row.verdict for row in farm.comparisons(scenario="boot", metric="answer_ms")}
+    assert ("different" in verdicts) is bool(found)
