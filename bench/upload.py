@@ -23,8 +23,8 @@ from workers.builds import Build, Workshop, resolve
 from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
-from workers.objectstores.styles import CONTAINER
 from workers.objectstores.swift import SwiftStore
+from workers.objectstores.wire import CONTAINER
 from workers.stacks.swift import Deployment, deploy
 
 PAIRS = 12

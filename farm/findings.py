@@ -119,12 +119,14 @@ def _figures(series: SeriesKey, estimate: Estimate, replication: str, direction:
 
 def breaks(rows: Sequence[OutcomeRow], child: str, parent: str) -> Iterator[tuple[FindingState, Entry]]:
     """Cells that held at the parent and that the stack fails at the child: in two sessions, or (watch) in one."""
-    held = {_cell(row) for row in rows if row.revision == parent and row.outcome == "measured"}
-    held |= {(scenario, version, "{}") for scenario, version, _ in held}  # of a scenario that cannot even begin
-    held -= {_cell(row) for row in rows if row.revision == parent and _failed(row)}
+    failed_before = {_cell(row) for row in rows if row.revision == parent and _failed(row)}
+    held = [
+        row for row in rows if row.revision == parent and row.outcome == "measured" and _cell(row) not in failed_before
+    ]
     tried: dict[_Cell, list[OutcomeRow]] = {}
     for row in rows:
-        if row.revision == child and _cell(row) in held and (row.outcome == "measured" or _failed(row)):
+        asked = row.revision == child and _cell(row) not in failed_before
+        if asked and (row.outcome == "measured" or _failed(row)) and any(_covers(row, one) for one in held):
             tried.setdefault(_cell(row), []).append(row)
     for cell, its_rows in tried.items():
         failed = [row for row in its_rows if _failed(row)]
@@ -150,6 +152,12 @@ def _break_entry(cell: _Cell, failed: OutcomeRow, sessions: int) -> Entry:
         "direction": "broken",
         "reason": failed.reason,
     }
+
+
+def _covers(row: OutcomeRow, held: OutcomeRow) -> bool:
+    """Whether a row is of the same cell, or of a scenario that could not even begin to measure such cells."""
+    same = (row.scenario, row.version) == (held.scenario, held.version)
+    return same and row.params.items() <= held.params.items()
 
 
 def _failed(row: OutcomeRow) -> bool:

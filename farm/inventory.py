@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scenarios.crossing import PlannedCluster, PlannedGuest, PlannedHost
+from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost
 from scenarios.strict import BadData, read_toml
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -26,7 +26,10 @@ class Donor:
 
 @dataclass(frozen=True)
 class InventoryHost:
-    """`uri` says how the host is reached: `local:debian12` or `local:backports` is a host made on this machine."""
+    """`uri` says how the host is reached: `local:debian12` or `local:backports` is a host made on this machine.
+
+    Of a cloud that is there already it is `nova:<compute>`, or `nova` for wherever the cloud puts guests.
+    """
 
     name: str
     uri: str
@@ -37,8 +40,8 @@ class InventoryHost:
 class Storage:
     """Disks for the object store under test."""
 
-    disks: int
-    disk_mib: int
+    disks: int = 0
+    disk_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,20 +63,22 @@ class Cluster:
     """One donated cluster. `machine` names the physical machine where clusters share one: they then take turns.
 
     `fidelity = "hardware"` promises real machines: a session that finds a virtual one fails, by fault of the donor.
-    `guest` is an image of the operator's own, for the scenario `operator_guest`.
+    `guest` is an image of the operator's own, for the scenario `operator_guest`. `cloud` is what driver `openstack`
+    needs: the hosts are then places in a cloud that is there already, and nothing is deployed on them.
     """
 
     name: str
     description: str
     donor: Donor
-    driver: Literal["qemu"]
+    driver: Literal["qemu", "openstack"]
     host: tuple[InventoryHost, ...]
-    storage: Storage
     signing_key: tuple[SigningKey, ...]
     publish: bool
+    storage: Storage = Storage()
     machine: str = ""
     fidelity: Literal["hardware"] | None = None
     guest: PlannedGuest | None = None
+    cloud: PlannedCloud | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -82,6 +87,13 @@ class Cluster:
             raise ValueError("needs at least one [[host]]")
         if len({host.name for host in self.host}) != len(self.host):
             raise ValueError("two hosts have the same name")
+        if (self.driver == "openstack") != (self.cloud is not None):
+            raise ValueError("driver 'openstack' needs a [cloud], and no other has one")
+        if self.cloud is None and not self.storage.disks:
+            raise ValueError("needs a [storage] with disks")
+        for host in self.host:
+            if (re.fullmatch(r"nova(:[!-~]+)?", host.uri) is not None) != (self.cloud is not None):
+                raise ValueError(f"host {host.name!r}: uri = {host.uri!r} is not one of driver {self.driver!r}")
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -101,6 +113,7 @@ class Cluster:
             storage_disk_mib=self.storage.disk_mib,
             fidelity=self.fidelity,
             guest=self.guest,
+            cloud=self.cloud,
         )
 
 

@@ -51,6 +51,8 @@ _STYLE: dict[Any, Any] = {
 _WIDTH_IN = 10.0
 _CHARACTER_IN = 0.083  # a label's character, on average
 _MOST_LABELS = 16  # more would run into each other at this width
+_KEPT = 2048  # charts, some 15 KiB each: all of a farm that runs every sweep, else each edition draws all anew
+_TALLEST = 2.0  # of the highest figure: an interval of two blocks reaches far beyond, and would flatten all figures
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Bar:
     judged: bool
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=_KEPT)
 def series_chart(
     key: str, lines: tuple[Line, ...], labels: tuple[str, ...], unit: str, title: str, description: str
 ) -> Markup:
@@ -105,8 +107,7 @@ def series_chart(
     axes.set_xticklabels(labels[::step])
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(min(0.0, bottom), top)  # from zero: a bar's or dot's height must not exaggerate
+    axes.set_ylim(*_range(drawn, *axes.get_ylim()))
     axes.set_ylabel(unit)
     axes.grid(visible=True, axis="y")
     if drawn:
@@ -121,7 +122,16 @@ def series_chart(
     return _svg(figure, key, title, description)
 
 
-@lru_cache(maxsize=512)
+def _range(lines: Sequence[Line], bottom: float, top: float) -> tuple[float, float]:
+    """From zero, since a dot's height must not exaggerate, to where the figures are: intervals may leave the chart."""
+    figures = [
+        y for line in lines for point in line.points for y in (point.value, *point.blocks, *point.void) if y == y
+    ]
+    lowest, highest = min(figures, default=0.0), max(figures, default=0.0)
+    return (max(bottom, lowest * _TALLEST) if lowest < 0 else 0.0, min(top, highest * _TALLEST) if highest > 0 else top)
+
+
+@lru_cache(maxsize=_KEPT)
 def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -> Markup:
     """Ratios with their intervals on one logarithmic axis, 1 marked; the title is the axis' label too."""
     figure, axes = _figure(

@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,7 +20,7 @@ from reports.limits import KnownLimit, Reached, limits_of, reached_by, reasons_o
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
 from reports.summaries import SERIES, summarise
-from scenarios.crossing import revision_of
+from scenarios.crossing import PlannedScenario, canonical_json, revision_of, to_data
 
 # characters that would turn a line of text around or hide in it
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -202,18 +202,28 @@ class Material:
         }
         return self._figures(self.samples, judged)
 
-    @cached_property
-    def swept(self) -> list[Figure]:
-        """The figures of sweeps alone, which are not judged."""
-        return self._figures(self.samples[self.samples["purpose"] == "sweep"], frozenset())
+    def sweeps_of(self, cells: Sequence[PlannedScenario]) -> list[Session]:
+        """The sessions that asked exactly this: what another one measured of it was another hour's."""
+        asked = canonical_json([to_data(cell) for cell in cells])
+        swept = (session for session in self.sessions if session.purpose == "sweep")
+        return [session for session in swept if canonical_json(session.scenarios) == asked]
+
+    def figures_of_sessions(self, sessions: Sequence[Session]) -> list[Figure]:
+        """What these sessions alone measured, not judged."""
+        return self._figures(self.samples[self.samples["session"].isin({row.id for row in sessions})], frozenset())
 
     @cached_property
     def only_swept(self) -> frozenset[MeasuredMetric]:
         """What sweeps alone have measured: pages of check-ins do not list it."""
-        others = self.samples[self.samples["purpose"] != "sweep"]
         keys = ["scenario", "version", "metric", "params", "unit"]
-        asked = {MeasuredMetric.of_record(row) for row in others[keys].drop_duplicates().to_dict("records")}
-        return frozenset(figure.metric for figure in self.swept) - asked
+        swept, others = (
+            {MeasuredMetric.of_record(row) for row in part[keys].drop_duplicates().to_dict("records")}
+            for part in (
+                self.samples[self.samples["purpose"] == "sweep"],
+                self.samples[self.samples["purpose"] != "sweep"],
+            )
+        )
+        return frozenset(swept - others)
 
     def _figures(
         self, samples: pd.DataFrame, judged: Collection[tuple[MeasuredMetric, str, str | None]]

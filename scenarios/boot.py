@@ -7,9 +7,9 @@ console, user space is ready) and until the first answer reaches an observer els
 host does, with that of the daemon that manages guests (`daemon_cpu_s`). A stage that cannot be seen has no sample, nor
 has one of which the clocks are not sure that it came in its order, as they may be on a busy host. Where guests are
 asked for through an API, `api_ms` is the time until it has answered that it will see to it, and `vmm_ms` until it says
-that the guest runs. Kernel and initramfs are in the host's page cache; with `cache=cold` they are not, and `read_mib`
-is what was read from the host's disk. Memory, virtual CPUs, CPU model and chipset are as the stack says, or as asked
-for.
+that the guest runs. On hosts that are not seen CPU times are unsupported. Kernel and initramfs are in the host's page
+cache; with `cache=cold` they are not, and `read_mib` is what was read from the host's disk. Memory, virtual CPUs, CPU
+model and chipset are as the stack says, or as asked for.
 
 What boots is the small guest, its kernel given directly; or a Debian with systemd and 2 GiB of data, which answers
 through a service of its own. On request GRUB boots them from their disk, by BIOS or UEFI.
@@ -24,6 +24,7 @@ request, and at least what is there at the answer was read from the disk, by thi
 from scenarios.contract import Bench, Cell, Host, Metric, Scenario, Sheet, System
 from scenarios.hardware import HARDWARE, hardware_of
 from scenarios.parameters import Choice, Parameter, Values, word
+from scenarios.sight import seen
 from scenarios.stages import record_stages
 from scenarios.unlimited import API, CPU, PROVEN, STAGE
 
@@ -75,11 +76,14 @@ class Boot:
         with host.guest(nonce=nonce, hardware=hardware_of(params), system=system) as guest:
             if cold:
                 guest.make_cold()
-            daemon_s = host.daemon_cpu_s()
+            daemon_s = seen(cell, "daemon_cpu_s", host.daemon_cpu_s)
             guest.start(ledger=True)
             answer = guest.first_answer(timeout_s=timeout_s)
-            cell.record("qemu_cpu_s", guest.vmm_cpu_s())
-            cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
+            cpu_s = seen(cell, "qemu_cpu_s", guest.vmm_cpu_s)
+            if cpu_s is not None:
+                cell.record("qemu_cpu_s", cpu_s)
+            if daemon_s is not None:
+                cell.record("daemon_cpu_s", host.daemon_cpu_s() - daemon_s)
             record_stages(cell, guest.stages())
             if cold:
                 cell.record("read_mib", guest.prove_cold())

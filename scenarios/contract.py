@@ -126,7 +126,7 @@ class MigrationReport:
     sent_mib: float | None  # of the guest's memory, as it went over the wire
     passes: int | None  # over the memory
     source_cpu_s: float | None  # of the sending VMM meanwhile, to its last 10 ms
-    daemon_cpu_s: float  # of the daemons on both hosts meanwhile
+    daemon_cpu_s: float | None  # of the daemons on both hosts meanwhile
     answered_s: float | None = None  # an API that was asked for the move answered that it would see to it
 
 
@@ -321,7 +321,10 @@ class Guest(Protocol):
         """What it has read from its disk so far, as the hypervisor tells."""
 
     def vmm_cpu_s(self) -> float:
-        """CPU seconds of the guest's VMM process so far, on the host where it is now."""
+        """CPU seconds of the guest's VMM process so far, on the host where it is now.
+
+        Raises Unsupported where the host is not seen.
+        """
 
     def beats(self, since_s: float, until_s: float) -> Sequence[Beat]:
         """Heartbeats the observer received between the two times."""
@@ -396,7 +399,10 @@ class Host(Protocol):
         """SHA-256 of what guests with this system boot from, which is brought to the host if it is not there."""
 
     def daemon_cpu_s(self) -> float:
-        """CPU seconds so far of the daemon that manages the host's guests: libvirtd."""
+        """CPU seconds so far of the daemon that manages the host's guests: libvirtd.
+
+        Raises Unsupported where the host is not seen.
+        """
 
     def make_disk(
         self, method: str, shape: DiskShape = DiskShape(), *, system: System | None = None
@@ -454,7 +460,7 @@ class UploadReport:
     manifest_s: float  # asking for the parts to become one object; near 0 for a single PUT
     readable_s: float  # from the answer to that until the object's first byte was read
     retries: int  # requests that were sent again
-    server_cpu_s: float
+    server_cpu_s: float | None  # None where the servers are not seen
     client_cpu_s: float
     client_memory_mib: float  # of all its processes at their highest
 
@@ -531,7 +537,7 @@ class ObjectStore(Protocol):
         """Stored segments that belong to no object: path → bytes."""
 
     def placement_of(self, name: str) -> Placement:
-        """Raises Failed (stack) for a stored file that does not hold what was sent."""
+        """Raises Unsupported where disks are not seen, Failed (stack) for a file that does not hold what was sent."""
 
     def remove(self, name: str) -> None:
         """With its segments; harmless when it is gone."""

@@ -5,6 +5,7 @@ Everything is plain JSON; `strict.parse_json` reads it and refuses what does not
 
 import dataclasses
 import hashlib
+import ipaddress
 import json
 import re
 from collections.abc import Mapping
@@ -52,6 +53,29 @@ class PlannedGuest:
 
 
 @dataclass(frozen=True)
+class PlannedCloud:
+    """An OpenStack that is there already: an entry of the worker's clouds.yaml, and what its guests are given.
+
+    `observer` is the worker's own address in the network. Credentials are the worker's alone.
+    """
+
+    name: str
+    network: str  # by its name: guests have a port in it each
+    observer: str
+    flavor: str = ""  # by its name; empty: one is made, which administrators alone may do
+
+    def __post_init__(self) -> None:
+        for key in ("name", "network"):
+            text = getattr(self, key)
+            if not text or not text.isprintable():
+                raise ValueError(f"cloud.{key} must be a name, one line of printable text")
+        try:
+            ipaddress.IPv4Address(self.observer)
+        except ValueError:
+            raise ValueError(f"cloud.observer = {self.observer!r} must be an IPv4 address") from None
+
+
+@dataclass(frozen=True)
 class PlannedCluster:
     """The part of an inventory file that a worker needs."""
 
@@ -62,6 +86,7 @@ class PlannedCluster:
     storage_disk_mib: int
     fidelity: Fidelity | None = None  # what the donor says that the hosts are
     guest: PlannedGuest | None = None
+    cloud: PlannedCloud | None = None  # where the hosts are a cloud's: their URIs are `nova` or `nova:<compute>`
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from scenarios.contract import Bench, Cell, Failed, Guest, Host, Metric, Migrati
 from scenarios.disturbance import brownout_ms, disagreement, guest_stall_ms
 from scenarios.moves import PLACEMENT, STYLE, TIMEOUT_S, WORKLOAD, style_of, two_hosts, working_guest, workload_of
 from scenarios.parameters import Choice, Parameter, Values, word
+from scenarios.sight import seen
 from scenarios.survival import SETTLE_S, STEADY_S, VERIFY_S, is_heard, longest_silence_s, prove_survival
 from scenarios.unlimited import API, COUNT, CPU, RATIO
 
@@ -98,7 +99,7 @@ class LiveMigration:
 
         sent_before = source.sent_bytes()
         report = guest.migrate(target, timeout_s=TIMEOUT_S, style=style_of(params), disk=copied_to)
-        cpu_s, sent_after = guest.vmm_cpu_s(), source.sent_bytes()
+        cpu_s, sent_after = seen(cell, "qemu_cpu_s", guest.vmm_cpu_s), source.sent_bytes()
         if copied_to:
             disk.remove()  # nobody needs it any more: what follows is proven without it
         bench.pause_s(SETTLE_S)
@@ -108,8 +109,10 @@ class LiveMigration:
         blackout_ms = longest_silence_s(guest.beats(report.started_s - STEADY_S, bench.now_s())) * 1e3
         cell.record("total_ms", (report.finished_s - report.started_s) * 1e3)
         cell.record("blackout_ms", blackout_ms)
-        cell.record("qemu_cpu_s", cpu_s)
-        cell.record("daemon_cpu_s", report.daemon_cpu_s)
+        if cpu_s is not None:
+            cell.record("qemu_cpu_s", cpu_s)
+        if report.daemon_cpu_s is not None:
+            cell.record("daemon_cpu_s", report.daemon_cpu_s)
         if report.source_cpu_s is not None:
             cell.record("source_cpu_s", report.source_cpu_s)
         if report.answered_s is not None:

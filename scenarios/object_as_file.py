@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import cast
 
-from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet, UploadStyle
+from scenarios.contract import Bench, Cell, Failed, Harm, Metric, ObjectStore, Scenario, Sheet, Unsupported, UploadStyle
 from scenarios.leftovers import removed
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.unlimited import CPU, RATIO
@@ -52,7 +52,7 @@ class ObjectAsFile:
 
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         if bench.store is None:
-            raise Failed("farm", "the session deployed no object store")
+            raise Unsupported("there is no object store")
         asked = _Asked(bench, bench.store, params)
         for what in (_read, _copy, _overwrite, _delete, _retry):
             with sheet.cell(hosts={}, what=what.__name__.lstrip("_")) as cell:

@@ -36,7 +36,11 @@ _MODULES = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")
 
 
 # Deployer → the components it cannot do without
-NEEDED = {"swift": ("swift",), "openstack": ("nova", "keystone", "placement", "glance", "swift")}
+NEEDED: dict[str, tuple[str, ...]] = {
+    "swift": ("swift",),
+    "openstack": ("nova", "keystone", "placement", "glance", "swift"),
+    "external": (),
+}
 # Deployer → what of its stack is not deployed, and what the farm puts in its place: pages say it beside the figures
 STAND_INS = {
     "openstack": {
@@ -224,7 +228,7 @@ class TestsSettings:
 @dataclass(frozen=True)
 class StackHead:
     name: str
-    deployer: Literal["swift", "openstack"]
+    deployer: Literal["swift", "openstack", "external"]
 
     def __post_init__(self) -> None:
         _must(
@@ -238,7 +242,7 @@ class Recipe:
     """A whole `stack.toml`. `lock` names a file beside it with one `package==version` a line."""
 
     stack: StackHead
-    component: tuple[Component, ...]
+    component: tuple[Component, ...] = ()
     lock: str | None = None
     swift: SwiftSettings = SwiftSettings()
     openstack: OpenStackSettings = OpenStackSettings()
@@ -251,6 +255,10 @@ class Recipe:
         _must(len(set(names)) == len(names), "two components have the same name")
         for name in NEEDED[self.stack.deployer]:
             _must(name in names, f"needs a component named '{name}'")
+        _must(
+            self.stack.deployer != "external" or not (names or self.lock),
+            "an external stack is there already: it has neither components nor a lock",
+        )
         _must(
             self.stack.deployer != "openstack" or self.disk == DiskSettings(),
             "disk: guests' disks are Nova's: set 'openstack.nova.libvirt'",

@@ -11,7 +11,7 @@ Proof: what is billed lies between the segments' bytes and those with small mani
 to the segments exactly; the segments found to belong to nothing are as many as were sent. Otherwise the stack failed.
 """
 
-from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Scenario, Sheet, Usage
+from scenarios.contract import Bench, Cell, Failed, Metric, ObjectStore, Scenario, Sheet, Unsupported, Usage
 from scenarios.leftovers import removed
 from scenarios.parameters import Number, Parameter, Values, number
 from scenarios.unlimited import COUNT
@@ -58,7 +58,7 @@ class UploadBilling:
     def measure(self, bench: Bench, sheet: Sheet, params: Values) -> None:
         store, size_mib, segment_mib = bench.store, number(params, "size_mib"), number(params, "segment_mib")
         if store is None:
-            raise Failed("farm", "the session deployed no object store")
+            raise Unsupported("there is no object store")
 
         def upload(name: str, size_mib: int) -> None:
             store.upload_segments(name, size_mib=size_mib, segment_mib=segment_mib, parallel=number(params, "parallel"))

@@ -392,6 +392,8 @@ def _remembered(
         "pins": list(pins),
         "locked": None if locked is None else dict(locked),
     }
+    if made_here := workshop.pip.made_here():
+        key["made here"] = made_here
     if built:
         key["built"] = {wheel.name: wheel.needs for wheel in built}
     entry = "resolution", digest_of(key)
@@ -422,7 +424,7 @@ def _locked(
     pip = workshop.pip
     if locked is None:
         return pip.resolve(pins, built)
-    key = f"{PLATFORM}-{digest_of(dict(locked))}"
+    key = f"{PLATFORM}-{digest_of({'locked': dict(locked), 'made here': pip.made_here()})}"
     try:
         files = downloaded(workshop.cache.entry("wheels", key, lambda folder: pip.download(locked, folder)))
         found = pip.resolve(pins, [*built, *files])

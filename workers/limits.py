@@ -63,7 +63,9 @@ class Limits:
         self._folder, self._work_dir, self._log = folder, work_dir, log
 
     def probe(self, block: int) -> list[Probe]:
-        """All limits once; `block` is the number of blocks that were measured before."""
+        """All limits once, none where no host is seen; `block` is the number of blocks that were measured before."""
+        if not self._links:
+            return []
         found = [one for part in (self._hosts, self._store, self._network) for one in part()]
         now = datetime.datetime.now(datetime.UTC).isoformat()
         return [Probe(kind, at, to, value, block, now) for kind, at, to, value in found]

@@ -54,11 +54,22 @@ class Pip:
 
     home: Path
 
+    @property
+    def _wheels(self) -> Path:
+        """What set-up has made of packages that no index has as wheels."""
+        return self.home / "cache" / "wheels"
+
+    def made_here(self) -> dict[str, str]:
+        """File → SHA-256 of these: whoever takes them another time makes another choice."""
+        return {file.name: _digest_of(file) for file in sorted(self._wheels.glob("*.whl"))}
+
     def resolve(self, requirements: Sequence[str], here: Sequence[Wheel] = ()) -> list[Wheel]:
         """What would be installed, sorted by name, with the wheels that are here already.
 
         Raises Failed: stack where an index that does answer has no such packages, or none that go together; else farm.
         """
+        if not requirements and not here:
+            return []
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             options = ["install", "--dry-run", "--ignore-installed", "--report", str(report)]
@@ -107,7 +118,7 @@ class Pip:
             wanted = Path(folder) / "requirements.txt"
             wanted.write_text("".join(f"{line}\n" for line in requirements))
             command, *more = options
-            found = ["--find-links", str(self.home / "cache" / "wheels"), "--only-binary=:all:"]
+            found = ["--find-links", str(self._wheels), "--only-binary=:all:"]
             answer = self._run(command, *found, *more, "--requirement", str(wanted), what=what)
         if answer.returncode:
             raise _failure(answer.stdout)
@@ -132,7 +143,11 @@ def _sha256_of(download: Mapping[str, Any]) -> str:
     told = download["archive_info"].get("hashes", {}).get("sha256")
     if told is not None:
         return str(told)
-    return hashlib.sha256(Path(unquote(urlsplit(download["url"]).path)).read_bytes()).hexdigest()
+    return _digest_of(Path(unquote(urlsplit(download["url"]).path)))
+
+
+def _digest_of(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _failure(output: str) -> Failed:
@@ -168,9 +183,7 @@ def downloaded(folder: Path) -> list[Wheel]:
     wheels = []
     for file in sorted(folder.iterdir()):
         name, version, *_ = file.name.split("-")
-        wheels.append(
-            Wheel(normal(name), version.replace("_", "+"), hashlib.sha256(file.read_bytes()).hexdigest(), file)
-        )
+        wheels.append(Wheel(normal(name), version.replace("_", "+"), _digest_of(file), file))
     return wheels
 
 

@@ -40,11 +40,10 @@ from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.clocks import told_jumps
 from workers.fencing import Fence
-from workers.hosts.namespaces import LocalCluster
-from workers.hypervisors.qemu import QemuCluster
 from workers.limits import Limits
 from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
+from workers.places import Hold, hold_on, place_of
 from workers.sheet import Place, RoundSheet, Verification
 from workers.stacks import deployers, swift
 from workers.stacks.suites import SandboxedSuite
@@ -52,7 +51,6 @@ from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
-_FACTS_TIMEOUT_S = 60.0
 _ALIVE_TIMEOUT_S = 10.0
 _PREVIOUS_ATTEMPT_S = 90.0  # an earlier attempt that is being ended sweeps first
 
@@ -70,17 +68,17 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         )
     started = _now()
     hosts = {resource.rpartition("/")[2] for resource in plan.lease.resources if resource.startswith("host:")}
-    local = LocalCluster(home, plan.cluster)
-    fence = Fence(local.folder)
-    with _deadline(plan.deadline_s), _mark(local.folder, plan.session) as mark:
+    place = place_of(home, plan.cluster)
+    fence = Fence(place.folder)
+    with _deadline(plan.deadline_s), _mark(place.folder, plan.session) as mark:
         fence.enter(plan.lease, _now())
-        cluster = local.up()
+        cluster = place.up()
         _sweep(cluster, plan.session, hosts)
         _empty(mark.folder)  # of what an earlier attempt left
         bundle = BundleWriter(mark.folder / "bundle")
         with (
             _swept_afterwards(cluster, plan.session, hosts),
-            QemuCluster(cluster, home, plan.session, plan.cluster.guest) as hypervisors,
+            hold_on(cluster, plan, home, mark.folder) as hypervisors,
         ):
             run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
             run.measure()
@@ -115,7 +113,7 @@ class _Run:
     home: Path
     folder: Path
     fence: Fence
-    hypervisors: QemuCluster
+    hypervisors: Hold
     bundle: BundleWriter
     resolved: list[ResolvedBuild] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
@@ -148,7 +146,7 @@ class _Run:
 
         Limits are probed before, between and after them, when nothing is measured, checked or deployed.
         """
-        self.host_facts = self._read_hosts()
+        self.host_facts = self.hypervisors.facts()
         facts.refuse_false_claim(self.plan.cluster.fidelity, self.host_facts)
         ready = {planned.revision: self._build(planned) for planned in self.plan.builds}
         for error in ready.values():
@@ -167,13 +165,13 @@ class _Run:
     def facts(self) -> Facts:
         """What the cluster was during the session."""
         read = self.host_facts
-        self.fidelity = facts.conclude_fidelity(self.hypervisors.accelerators, read)
+        self.fidelity = self.hypervisors.fidelity(read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["cpu_s"] = self._cpu_s()
         load["observer"] = {name: [round(one, 4) for one in both] for name, both in self.observer.items()}
         load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
         return Facts(
-            declared=facts.declared_facts(read),
+            declared=self.hypervisors.declared(read),
             hosts=read,
             clock_bounds_s={link.name: link.clock.bound_s for link in self.hypervisors.links},
             clock_jumps_s=self.clock_jumps_s,
@@ -182,14 +180,8 @@ class _Run:
             load=load,
             sizes_mib={"base image": BASE_MIB},
             store_disks=len(self.hypervisors.cluster.storage.disks),
-            packages={digest: list(packages) for digest, packages in self.hypervisors.systems.packages.items()},
+            packages=self.hypervisors.packages(),
         )
-
-    def _read_hosts(self) -> dict[str, dict[str, Any]]:
-        return {
-            link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
-            for link in self.hypervisors.links
-        }
 
     def _probe(self, block: int) -> None:
         self._finish_round()
@@ -239,7 +231,8 @@ class _Run:
             with self._deployed(build, f"{block}-{position}") as deployment:
                 run_dir = self._run_dir(f"{block}-{position}")
                 hosts = deployers.hosts_of(deployment, build, self.hypervisors, run_dir=run_dir, home=self.home)
-                turned = hosts[block % len(hosts) :] + hosts[: block % len(hosts)]  # no host is always the first
+                first = block % len(hosts)  # no host is always the first
+                turned = [*hosts[first:], *hosts[:first]]
                 store = deployers.store_of(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
@@ -452,7 +445,7 @@ def _empty(folder: Path) -> None:
 def _sweep(cluster: Any, session: str, hosts: set[str]) -> None:
     """Raises the first thing that could not be cleared: on a host that is not clean nothing is measured."""
     swept = sweep(cluster, own=session, hosts=hosts)
-    left_over = [*swept.guests, *swept.processes, *swept.mounts, *swept.loops]
+    left_over = [*swept.guests, *swept.processes, *swept.mounts, *swept.loops, *swept.things]
     if left_over:
         print(f"swept: {', '.join(left_over)}", file=sys.stderr)
     if swept.failures:

@@ -14,11 +14,12 @@ from typing import IO, Any
 
 import libvirt
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, ScenarioError
 from workers import leftovers
 from workers.deadline import within
-from workers.hosts.base import ClusterHosts, Host
+from workers.hosts.base import Cloud, ClusterHosts, Host
 from workers.marks import guest_prefix, known_sessions, live_sessions, take_lock
+from workers.stacks.cloud_things import CloudClient, clear
 
 _LIBVIRT_TIMEOUT_S = 10.0
 _CLEAR_TIMEOUT_S = 60.0
@@ -36,12 +37,15 @@ class Swept:
     mounts: tuple[str, ...] = ()
     loops: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
+    things: tuple[str, ...] = ()  # in a cloud
     failures: tuple[Failed, ...] = ()
 
     @property
     def clean(self) -> bool:
         """Whether there was nothing to clear and nothing went wrong."""
-        return not (self.guests or self.processes or self.mounts or self.loops or self.folders or self.failures)
+        return not (
+            self.guests or self.processes or self.mounts or self.loops or self.folders or self.things or self.failures
+        )
 
 
 def sweep(cluster: ClusterHosts, *, own: str | None = None, hosts: Collection[str] | None = None) -> Swept:
@@ -60,6 +64,8 @@ def sweep(cluster: ClusterHosts, *, own: str | None = None, hosts: Collection[st
         ]
         with ThreadPoolExecutor(max(1, len(leased))) as pool:
             parts = list(pool.map(lambda host: _sweep_host(host, ended, own), leased))
+        if cluster.cloud is not None:
+            parts.append(_sweep_cloud(cluster, cluster.cloud, [*ended, *([own] if own else [])]))
         # a mark is forgotten when nothing can carry it any more, not before
         everywhere = len(leased) == len(cluster.hosts) and not any(part.failures for part in parts)
         parts.append(_sweep_here(cluster, ended, own, forget=everywhere))
@@ -102,6 +108,17 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     return _summary(host.name, cleared, guests, failures)
 
 
+def _sweep_cloud(cluster: ClusterHosts, cloud: Cloud, sessions: Sequence[str]) -> Swept:
+    if not sessions:
+        return Swept()
+    with cluster.observer.agent(_NO_SESSION) as agent:
+        try:
+            found = clear(CloudClient(agent, cloud.login), sessions)
+        except ScenarioError as error:
+            return Swept(failures=(Failed("donor", f"cloud {cloud.planned.name}: {error}"),))
+    return Swept(things=tuple(f"cloud {cloud.planned.name}: {thing}" for thing in found))
+
+
 def _sweep_here(cluster: ClusterHosts, ended: Sequence[str], own: str | None, *, forget: bool) -> Swept:
     """The worker's own machine: processes of sessions, what they hold of the storage, and their folders."""
     if not ended and not own:
@@ -138,6 +155,7 @@ def _joined(ended: Sequence[str], parts: Sequence[Swept]) -> Swept:
         mounts=tuple(item for part in parts for item in part.mounts),
         loops=tuple(item for part in parts for item in part.loops),
         folders=tuple(item for part in parts for item in part.folders),
+        things=tuple(item for part in parts for item in part.things),
         failures=tuple(item for part in parts for item in part.failures),
     )
 

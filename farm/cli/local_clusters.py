@@ -22,9 +22,9 @@ _KEYGEN_TIMEOUT_S = 30
 
 
 def local_clusters(context: Context) -> Iterator[Cluster]:
-    """Clusters whose hosts this machine makes itself."""
+    """Clusters whose hosts this machine makes itself, and clouds: this machine signs for them."""
     for cluster in context.inventory.values():
-        if all(host.uri.startswith("local:") for host in cluster.host):
+        if cluster.cloud is not None or all(host.uri.startswith("local:") for host in cluster.host):
             yield cluster
 
 

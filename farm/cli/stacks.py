@@ -38,7 +38,7 @@ def check_one(arguments: argparse.Namespace, context: Context) -> int:
         print_json(to_data(recipe))
         return 0
     parts = ", ".join(f"{one.name} ({_told(one.source)})" for one in recipe.component)
-    print(f"{arguments.file} is in order: stack '{recipe.stack.name}', {parts}")
+    print(f"{arguments.file} is in order: stack '{recipe.stack.name}', {parts or 'of which nothing is deployed'}")
     return 0
 
 

@@ -133,8 +133,10 @@ def _culprits_told(material: Material, row: Finding) -> list[str]:
         commit, entry = material.revision(one["revision"]), one["metrics"][0]
         if commit is None:
             continue
-        measured = interval_text(entry["ratio"], entry["low"], entry["high"]) if entry["ratio"] else entry["reason"]
-        told.append(f"inside it {commit.short}: {MeasuredMetric.of(entry).title} {plain(str(measured))}")
+        metric, did = MeasuredMetric.of(entry), f"breaks it: {plain(str(entry.get('reason') or ''))}"
+        if entry["ratio"]:
+            did = f"{metric.change_words(entry['ratio'])} {interval_text(entry['ratio'], entry['low'], entry['high'])}"
+        told.append(f"inside it {commit.short}: {metric.title} {did}")
     return told
 
 

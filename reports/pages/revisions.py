@@ -30,7 +30,11 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
             "checkin": checkin,
             "twin": checkin.revision in material.twins,
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
-            "findings": [finding for finding in findings if finding.checkin == checkin and finding.product],
+            "findings": [
+                finding
+                for finding in findings
+                if finding.product and (finding.checkin == checkin or checkin in finding.culprits)
+            ],
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
             "stand_ins": stand_ins(material.answered.values(), checkin.revision),
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],

@@ -6,6 +6,7 @@ import pytest
 
 from scenarios import boot, boot_many, image_fetch
 from scenarios.contract import Hardware, WorkNotProven
+from scenarios.recipe import GuestSettings
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from workers import system_image
@@ -30,6 +31,15 @@ def test_a_guest_has_the_hardware_that_was_asked_for(lab: Lab) -> None:
             _, memory_kib, _, vcpus, _ = connection.lookupByName(guest.name).info()
         assert (memory_kib, vcpus) == (256 << 10, 2)
     assert lab.guests_left() == []
+
+
+def test_a_guests_kernel_takes_its_processor_to_count_as_fast_as_it_does(lab: Lab) -> None:
+    (link,) = lab.qemu.links
+    assert link.counter_khz is not None
+    with lab.bench(GuestSettings(kernel_arguments="loglevel=7")).hosts[0].guest(nonce="n") as guest:
+        guest.start()
+        guest.first_answer(timeout_s=60)
+        assert f"tsc: Detected {link.counter_khz / 1000:.3f} MHz processor" in guest.console()
 
 
 def test_hardware_that_no_guest_can_have_is_nobodys_fault(lab: Lab) -> None:

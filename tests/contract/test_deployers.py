@@ -91,6 +91,7 @@ def answers(deployment: Deployment, cluster: ClusterHosts, observer: AgentLink, 
         with pytest.raises(Failed, match="making container .*: 401"):
             SwiftStore(deployment.store, observer, payload, Visitor(account, "a token that nobody gave"))
     store = deployers.store_of(deployment, observer, payload)  # for OpenStack with the token that Nova was asked with
+    assert store is not None
     store.upload_single("it", size_mib=1)
     return store.read_back_digest("it") == store.payload_digest(1)
 

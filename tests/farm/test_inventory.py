@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from farm.inventory import Cluster
-from scenarios.crossing import PlannedGuest
+from scenarios.crossing import PlannedCloud, PlannedGuest
 from scenarios.strict import BadData, parse_toml
 
 ACORN = (Path(__file__).resolve().parents[2] / "inventory" / "acorn.toml").read_text()
@@ -49,3 +49,46 @@ def test_a_donor_may_promise_hardware_and_nothing_else() -> None:
     assert parse_toml(promised, Cluster, source="acorn.toml").planned.fidelity == "hardware"
     with pytest.raises(BadData, match="fidelity"):
         parse_toml(promised.replace('"hardware"', '"best"'), Cluster, source="acorn.toml")
+
+
+CLOUD = """
+[cloud]
+name = "theirs"
+network = "guests"
+observer = "10.0.0.9"
+"""
+OURS = "[storage]\ndisks = 4\ndisk_mib = 3072\n"
+THEIRS = (
+    ACORN.replace(OURS, "").replace('"qemu"', '"openstack"').replace('uri = "local:debian12"', 'uri = "nova:h1"', 1)
+).replace('uri = "local:debian12"', 'uri = "nova"') + CLOUD
+
+
+def test_a_cloud_that_is_there_is_told_to_the_worker_without_any_secret() -> None:
+    planned = parse_toml(THEIRS, Cluster, source="acorn.toml").planned
+    assert planned.cloud == PlannedCloud("theirs", "guests", "10.0.0.9")
+    assert [host.uri for host in planned.hosts] == ["nova:h1", "nova"]
+    assert (planned.driver, planned.storage_disks) == ("openstack", 0)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ('"openstack"', '"qemu"', "needs a .cloud., and no other has one"),
+        (CLOUD, "", "needs a .cloud."),
+        ('uri = "nova"', 'uri = "local:debian12"', "is not one of driver 'openstack'"),
+        ('observer = "10.0.0.9"', 'observer = "here"', "must be an IPv4 address"),
+        ('network = "guests"', 'network = ""', "cloud.network must be a name"),
+        ('network = "guests"', 'network = "guests"\npassword = "s3cret"', "password"),
+    ],
+)
+def test_a_cloud_that_cannot_be_is_refused_by_name(right: str, wrong: str, told: str) -> None:
+    assert right in THEIRS
+    with pytest.raises(BadData, match=told):
+        parse_toml(THEIRS.replace(right, wrong), Cluster, source="acorn.toml")
+
+
+def test_hosts_that_are_ours_need_disks_for_a_store_and_are_no_places_in_a_cloud() -> None:
+    with pytest.raises(BadData, match="storage"):
+        parse_toml(ACORN.replace(OURS, ""), Cluster, source="acorn.toml")
+    with pytest.raises(BadData, match="is not one of driver 'qemu'"):
+        parse_toml(ACORN.replace("local:debian12", "nova"), Cluster, source="acorn.toml")

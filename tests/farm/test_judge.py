@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from farm.results.tables import ComparisonRow
+from farm.findings import breaks
+from farm.results.tables import ComparisonRow, OutcomeRow
 from tests.helpers.campaigns import PRIVATE, Kind, SyntheticFarm, build_synthetic_farm, revision_at
 
 
@@ -230,6 +231,36 @@ def test_only_what_the_stack_breaks_is_held_against_a_check_in(tmp_path: Path, f
     assert found[0].metrics[0]["reason"] == "no answer from the guest within 60 s"
 
 
+Cell = tuple[str, dict[str, str], str]  # revision, parameters, outcome
+
+
+@pytest.mark.parametrize(
+    ("cells", "broken"),
+    [
+        ([("old", {"shape": "single"}, "measured"), ("new", {"shape": "single"}, "failed")], [{"shape": "single"}]),
+        ([("old", {"shape": "single"}, "measured"), ("new", {}, "failed")], [{}]),
+        # asked with a parameter, the scenario could not even begin
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "16"}, "failed")], [{"size": "16"}]),
+        ([("old", {"shape": "single", "size": "16"}, "measured"), ("new", {"size": "32"}, "failed")], []),
+        ([("old", {"shape": "single"}, "failed"), ("new", {"shape": "single"}, "failed")], []),
+        ([("old", {}, "failed"), ("new", {}, "failed")], []),
+        ([("old", {"shape": "single"}, "measured"), ("old", {}, "failed"), ("new", {}, "failed")], []),
+    ],
+)
+def test_broken_is_what_held_at_the_parent(cells: list[Cell], broken: list[dict[str, str]]) -> None:
+    rows = [
+        OutcomeRow(
+            session=session, revision=revision, scenario="chunked_upload", version=1, params=params, outcome=outcome,
+            fault="stack" if outcome == "failed" else None, reason="it ended",
+        )
+        for session in ("first", "second")
+        for revision, params, outcome in cells
+    ]  # fmt: skip
+    assert [(state, entry["params"]) for state, entry in breaks(rows, "new", "old")] == [
+        ("confirmed", params) for params in broken
+    ]
+
+
 def test_losses_that_meet_all_revisions_alike_are_no_finding(tmp_path: Path) -> None:
     farm = a_farm(tmp_path)
     sessions = farm.ask("example-3", [2, 3], clusters=["acorn"])
@@ -366,3 +397,15 @@ def test_what_no_host_can_do_accuses_nobody(tmp_path: Path, cores: str, found: l
     assert named(farm) == found
     rows = farm.comparisons(scenario="boot", metric="answer_ms", revision=revision_at(2))
     assert ("different" in {row.verdict for row in rows}) is bool(found)
+
+
+@pytest.mark.parametrize(("cores", "found"), [("64", [("3", "acorn", "faster", "confirmed")]), ("1", [])])
+def test_a_check_in_that_pretends_is_praised_by_nobody(tmp_path: Path, cores: str, found: list[Any]) -> None:
+    """It alone answers before its CPU time can have been spent: its metric is void for its parent, too."""
+    farm = a_farm(tmp_path, effects={3: answers_at_once})
+    farm.cores = cores
+    measure_all(farm, "history", [1, 2, 3], clusters=["acorn"])
+    farm.judge()
+    assert named(farm) == found
+    verdicts = {row.verdict for row in farm.comparisons(scenario="boot", metric="answer_ms")}
+    assert ("different" in verdicts) is bool(found)

@@ -46,3 +46,12 @@ def test_what_only_sweeps_measure_is_on_no_check_ins_page(farm: SyntheticFarm) -
     index = words_of(site / "metrics/index.html")
     assert told not in index[: index.index("Asked by sweeps alone")]
     assert told in index[index.index("Asked by sweeps alone") :]
+
+
+def test_what_another_session_measured_of_a_combination_is_not_in_a_sweep(farm: SyntheticFarm) -> None:
+    """Both ask for a boot as by default, at another hour."""
+    farm.see_check_ins()
+    farm.measure_sweep("acorn", "boot-cold", 2)
+    farm.measure_sweep("acorn", "boot-firmware", 2)
+    words = words_of(farm.publish() / "sweeps/boot-cold.html")
+    assert set(re.findall(r"n (\d+) block", words)) == {str(sweeps.load("boot-cold").blocks)}

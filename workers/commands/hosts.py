@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from workers.commands import add_cluster_arguments, cluster_of, home_of
-from workers.hosts.namespaces import LocalCluster
 from workers.marks import live_sessions
+from workers.places import Place, place_of
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """`status` ends with 0 when all hosts answer, else 1."""
-    cluster = LocalCluster(home_of(arguments), cluster_of(arguments))
+    cluster = place_of(home_of(arguments), cluster_of(arguments))
     if arguments.action == "up":
         cluster.up()
     if arguments.action == "down":
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     return int(arguments.action == "status" and not all(host.answers for host in hosts))
 
 
-def _wait_for_sessions(cluster: LocalCluster, patience_s: float) -> None:
+def _wait_for_sessions(cluster: Place, patience_s: float) -> None:
     """One that was told to end sweeps first; `down` refuses if it has not ended by then."""
     give_up_s = time.monotonic() + patience_s
     while live_sessions(cluster.folder) and time.monotonic() < give_up_s:

@@ -1,4 +1,4 @@
-"""`python -m workers sweep`: clear away what ended sessions left on a local cluster."""
+"""`python -m workers sweep`: clear away what ended sessions left on a cluster."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from workers.commands import add_cluster_arguments, cluster_of, home_of
-from workers.hosts.namespaces import LocalCluster
+from workers.places import place_of
 from workers.sweep import sweep
 
 
@@ -18,7 +18,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ends with 5 when something could not be cleared."""
-    swept = sweep(LocalCluster(home_of(arguments), cluster_of(arguments)).up())
+    swept = sweep(place_of(home_of(arguments), cluster_of(arguments)).up())
     told = {field.name: list(getattr(swept, field.name)) for field in fields(swept)}
     told["failures"] = [f"{failure.fault}: {failure}" for failure in swept.failures]
     if arguments.json:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from scenarios.crossing import PlannedCloud, PlannedHost
 from workers.agent import AgentLink
+from workers.stacks.openstack_client import Login
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,17 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Cloud:
+    """An OpenStack that is there already, and how it is logged in to."""
+
+    planned: PlannedCloud
+    login: Login
+    hosts: tuple[PlannedHost, ...]  # names of places; nothing of ours is on them
+
+
+@dataclass(frozen=True)
 class ClusterHosts:
-    """A cluster that is up."""
+    """A cluster that is up. A cloud has no hosts that anything could be done on."""
 
     name: str
     folder: Path  # of the cluster's state, on the worker's machine
@@ -120,3 +131,4 @@ class ClusterHosts:
     storage: Storage
     network: str  # of all addresses, such as "10.77.0.0/24"
     guest_addresses: Sequence[str]  # those that guests may take
+    cloud: Cloud | None = None

@@ -34,7 +34,7 @@ from workers.marks import known_prefixes, live_sessions
 CLUSTER_VARIABLE = "FARM_CLUSTER"
 _NODE_VARIABLE = "FARM_NODE"
 _SPECIFICATION_VARIABLE = "FARM_SPECIFICATION"
-_CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]
 _PYTHON = "/usr/bin/python3"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -84,7 +84,7 @@ class LocalHost:
 
     def agent(self, lease: str) -> AgentLink:
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc"]
-        return AgentLink(self.name, [*enter, *_agent_command()], _agent_environment(lease, init.CODE_DIR))
+        return AgentLink(self.name, [*enter, *agent_command()], agent_environment(lease, init.CODE_DIR))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class LocalObserver:
 
     def agent(self, lease: str) -> AgentLink:
         enter = ["nsenter", f"--net={links.namespace_path(self.pid)}"]
-        return AgentLink("observer", [*enter, *_agent_command()], _agent_environment(lease, _CHECKOUT))
+        return AgentLink("observer", [*enter, *agent_command()], agent_environment(lease, CHECKOUT))
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,7 @@ class LocalCluster:
         ready, ready_fd = os.pipe()
         namespaces = ["--mount", "--propagation=private", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
         command = [_PYTHON, "-m", "workers.hosts.init", json.dumps(asdict(specification)), str(ready_fd)]
-        environment = {"PYTHONPATH": str(_CHECKOUT), _SPECIFICATION_VARIABLE: digest_of(specification)}
+        environment = {"PYTHONPATH": str(CHECKOUT), _SPECIFICATION_VARIABLE: digest_of(specification)}
         try:
             self._start(name, ["unshare", *namespaces, *command], environment, keep_fd=ready_fd)
         finally:
@@ -357,7 +357,7 @@ class LocalCluster:
             work_image=str(folder / "work.img"),
             room_mib=_ROOM_MIB,
             newer_usr=self._newer_usr(host),
-            code=(str(_CHECKOUT / "workers"), str(_CHECKOUT / "scenarios")),
+            code=(str(CHECKOUT / "workers"), str(CHECKOUT / "scenarios")),
             peers={peer.name: str(self.folder / "hosts" / peer.name / "run") for peer in self._planned.hosts},
         )
 
@@ -463,11 +463,11 @@ def _wait_for_daemon(host: LocalHost) -> None:
             time.sleep(_POLL_S)
 
 
-def _agent_command() -> list[str]:
+def agent_command() -> list[str]:
     return [_PYTHON, "-P", "-m", "workers.agent"]  # from the code it is given, wherever it is started
 
 
-def _agent_environment(lease: str, code: Path) -> dict[str, str]:
+def agent_environment(lease: str, code: Path) -> dict[str, str]:
     return {
         processes.LEASE_VARIABLE: lease,
         "PYTHONPATH": str(code),

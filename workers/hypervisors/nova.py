@@ -7,10 +7,9 @@ migration's statistics) comes from where it runs, as for every other driver. A g
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from scenarios import contract
 from scenarios.contract import (
@@ -33,6 +32,7 @@ from workers.hypervisors.calls import ask, find
 from workers.hypervisors.domain import command_line
 from workers.hypervisors.link import HostLink, Revision
 from workers.hypervisors.nova_images import Content, Image, Images
+from workers.hypervisors.nova_server import Server
 from workers.hypervisors.qemu import QemuCluster
 from workers.hypervisors.qemu_guest import QemuGuest
 from workers.hypervisors.qemu_host import QemuHost
@@ -139,7 +139,7 @@ class NovaGuest(QemuGuest):
         self._cloud = host.cloud
         self._client = host.cloud.client
         self._nova_disk = disk
-        self._server: str | None = None
+        self._server: Server | None = None
         self._api_s: float | None = None
         self._size = ""
 
@@ -170,12 +170,13 @@ class NovaGuest(QemuGuest):
             "availability_zone": f"nova:{self._link.name}",
         }
         self._requested_s = self.cluster.now_s()
-        self._server = self._client.compute("POST", "/servers", {"server": server}).body["server"]["id"]
+        number = self._client.compute("POST", "/servers", {"server": server}).body["server"]["id"]
         self._api_s = self.cluster.now_s()
-        self.name = f"{marks.guest_prefix(self.cluster.session)}{self._server}"
+        self.name = f"{marks.guest_prefix(self.cluster.session)}{number}"
+        self._server = Server(self._client, number, self._failure)
         if ledger:
             self._watch()
-        self._wait_for(f"start guest {self.name}", _ACTIVE_TIMEOUT_S, lambda told: told["status"] == "ACTIVE")
+        self._server.wait_until_active(f"start guest {self.name}", timeout_s=_ACTIVE_TIMEOUT_S)
         self._running_s = self.cluster.now_s()
         self._domain = find(self._link.connection, self.name, _CALL_TIMEOUT_S)
         if self._domain is None:
@@ -195,14 +196,15 @@ class NovaGuest(QemuGuest):
     ) -> MigrationReport:
         if style != _PLAIN_STYLE or disk is not None:
             raise Unsupported("how nova moves a server is set in its configuration, not asked for with each move")
-        link = cast(QemuHost, target).link
+        link, server = cast(QemuHost, target).link, self._server
+        if server is None:
+            raise Failed("farm", f"guest {self.name} was not started, or has ended")
         what = f"migrate guest {self.name} from {self._link.name} to {link.name}"
-        order = {"os-migrateLive": {"host": link.name, "block_migration": "auto"}}
         with SpentByMove(self.name, self._link.agent, link.agent, timeout_s) as spent:
             started_s = self.cluster.now_s()
-            self._client.compute("POST", f"/servers/{self._server}/action", order)
+            server.ask_to_move(link.name)
             answered_s = self.cluster.now_s()
-            self._wait_for(what, timeout_s, lambda told: self._has_moved(what, told, link.name))
+            server.wait_until_moved(what, link.name, timeout_s=timeout_s)
             finished_s = self.cluster.now_s()
         self._link = link
         self._domain = find(link.connection, self.name, _CALL_TIMEOUT_S)
@@ -211,16 +213,6 @@ class NovaGuest(QemuGuest):
         statistics = migration.statistics(what, self._domain)
         report = migration.report(started_s, finished_s, statistics, spent.source_cpu_s, spent.daemon_cpu_s)
         return replace(report, answered_s=answered_s)
-
-    def _has_moved(self, what: str, told: dict[str, Any], target: str) -> bool:
-        if told["OS-EXT-STS:task_state"] is not None:
-            return False
-        if told["OS-EXT-SRV-ATTR:host"] == target:
-            return True
-        listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self._server}").body["migrations"]
-        if listed and listed[0]["status"] in ("error", "failed", "cancelled"):
-            raise self._failure(f"{what}: it gives up: {listed[0]['status']}{self._tail()}")
-        return False
 
     def cancel_migration(self) -> None:
         raise Unsupported("nova is not asked to abort its migrations")
@@ -252,7 +244,7 @@ class NovaGuest(QemuGuest):
         if self._server is None:
             return
         self._own_disk().keep(self._folder() / "disk")
-        path, self._server = f"/servers/{self._server}", None
+        path, self._server = f"/servers/{self._server.number}", None
         deadline = time.monotonic() + _DELETE_TIMEOUT_S
         with contextlib.suppress(Failed):
             self._client.compute("DELETE", path, may_miss=True)
@@ -266,23 +258,9 @@ class NovaGuest(QemuGuest):
         if domain is not None:
             ask(f"undefine guest {self.name} on {link.name}", _CALL_TIMEOUT_S, domain.undefine)
 
-    def _wait_for(self, what: str, timeout_s: float, is_so: Callable[[dict[str, Any]], bool]) -> None:
-        deadline = time.monotonic() + timeout_s
-        while True:
-            told = self._client.compute("GET", f"/servers/{self._server}").body["server"]
-            if told["status"] == "ERROR":
-                fault = str(told.get("fault", {}).get("message", "it does not say why"))
-                raise self._failure(f"{what}: it sets the guest to ERROR: {fault[:300]}")
-            if is_so(told):
-                return
-            if time.monotonic() > deadline:
-                state = f"{told['status']}, {told['OS-EXT-STS:task_state']}"
-                raise self._failure(f"{what}: not done within {timeout_s:g} s: it says {state}{self._tail()}")
-            time.sleep(_POLL_S)
-
     def _failure(self, what: str) -> Failed:
         """That Nova failed, with what the compute says that has the guest."""
-        return self._client.failure("compute", what, self._link.name)
+        return self._client.failure("compute", what + self._tail(), self._link.name)
 
     def console(self) -> str:
         path = str(self._console_path())

@@ -6,7 +6,7 @@ hosts as one revision's settings want them. Times are the observer's monotonic c
 
 import contextlib
 import itertools
-import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,10 @@ from scenarios.contract import (
     System,
     Unsupported,
 )
-from scenarios.crossing import PlannedGuest
+from scenarios.crossing import FidelityFact, PlannedGuest
 from scenarios.recipe import DiskSettings, GuestSettings
-from workers import clocks, emulators, marks
+from workers import clocks, emulators, facts, marks
 from workers.emulators import Emulator
-from workers.guest_image import build_guest_image
 from workers.hosts import base as hosts_base
 from workers.hypervisors.calls import ask
 from workers.hypervisors.domain import (
@@ -34,27 +33,27 @@ from workers.hypervisors.link import HostLink, Revision
 from workers.hypervisors.qemu_guest import QemuGuest
 from workers.hypervisors.qemu_host import QemuHost
 from workers.hypervisors.systems import Systems
+from workers.hypervisors.watch import Watch
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 
 _CALL_TIMEOUT_S = 30.0
+_FACTS_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 60.0
 _SEND_TIMEOUT_S = 120.0
 _KEPT_EMULATORS = 4
 _SMALL = System()
 
 
-class QemuCluster:
+class QemuCluster(Watch):
     """A context manager: agents and connections on entering, all of its guests removed on leaving."""
 
     def __init__(
         self, cluster: hosts_base.ClusterHosts, home: Path, session: str, operator_guest: PlannedGuest | None = None
     ) -> None:
-        self.cluster = cluster
+        super().__init__(cluster, home, session)
         self.operator_guest = operator_guest
-        self.session = session
         self.links: list[HostLink] = []
-        self._home = home
         self._numbers = itertools.count(1)
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
@@ -66,9 +65,7 @@ class QemuCluster:
         libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
         listen()
         with contextlib.ExitStack() as exits:
-            self.observer = exits.enter_context(self.cluster.observer.agent(self.session))
-            self._observer_ahead_s, _ = self.observer.clock_offset_s()
-            self.port = int(self._observe("start", address=self.cluster.observer.address))
+            self.begin(exits)
             self.links = [self._link(host, exits) for host in self.cluster.hosts]
             first = self.links[0]
             self.systems = Systems(self._home, first.agent, first.host.shared_dir / "images", self.operator_guest)
@@ -79,10 +76,6 @@ class QemuCluster:
         with self._exits:
             for guest in list(self._guests):
                 guest.remove()
-
-    def now_s(self) -> float:
-        """The observer's monotonic clock."""
-        return time.monotonic() + self._observer_ahead_s
 
     def clock_jumps_s(self) -> dict[str, float]:
         """Hosts whose clocks have jumped since they were compared last, and how far; they are compared anew."""
@@ -102,9 +95,6 @@ class QemuCluster:
         path = None if emulator is None else self._deploy(emulator, guest.machine)
         return [QemuHost(self, link, Revision(guest, disk, path)) for link in self.links]
 
-    def guest_image_digest(self, guest: GuestSettings) -> str:
-        return build_guest_image(self._home, guest.extra_modules).digest
-
     def next_name(self) -> str:
         return f"{marks.guest_prefix(self.session)}{next(self._numbers)}"
 
@@ -116,12 +106,23 @@ class QemuCluster:
         prefix = self.cluster.network.rpartition("/")[2]
         return f"{min(free, key=self.cluster.guest_addresses.index)}/{prefix}"
 
-    def observe(self, operation: str, *, timeout_s: float = _CALL_TIMEOUT_S, **arguments: Any) -> Any:
-        """Ask the collector of heartbeats."""
-        return self._observe(operation, timeout_s=timeout_s, port=self.port, **arguments)
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """Of each host, as its agent reads them."""
+        return {
+            link.name: link.agent.call("facts.read", timeout_s=_FACTS_TIMEOUT_S, emulator=link.host.emulator)
+            for link in self.links
+        }
 
-    def _observe(self, operation: str, *, timeout_s: float = _CALL_TIMEOUT_S, **arguments: Any) -> Any:
-        return self.observer.call(f"heartbeats.{operation}", timeout_s=timeout_s, **arguments)
+    def declared(self, read: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Those of the facts that open an epoch."""
+        return facts.declared_facts(read)
+
+    def packages(self) -> dict[str, list[str]]:
+        """What the systems that guests ran are made of, by their digests."""
+        return {digest: list(packages) for digest, packages in self.systems.packages.items()}
+
+    def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
+        return facts.conclude_fidelity(self.accelerators, read)
 
     def _link(self, host: hosts_base.Host, exits: contextlib.ExitStack) -> HostLink:
         agent = exits.enter_context(host.agent(self.session))

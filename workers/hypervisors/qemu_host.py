@@ -38,6 +38,15 @@ _SMALL = System()
 _PLAIN_SHAPE = DiskShape()
 
 
+def settings_of(recipe: GuestSettings, hardware: Hardware, workload: Workload, *, least_mib: int = 0) -> GuestSettings:
+    """A guest's settings: the recipe's, with what is asked for otherwise. Raises Unsupported for what cannot be."""
+    settings = _with_hardware(recipe, hardware, least_mib)
+    room_mib = settings.memory_mib - _SYSTEM_MIB
+    if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
+        raise Unsupported(f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB")
+    return settings
+
+
 def _with_hardware(settings: GuestSettings, hardware: Hardware, least_mib: int) -> GuestSettings:
     """The recipe's settings, with what is asked for otherwise; raises Unsupported for what no guest can have."""
     asked: dict[str, Any] = {"memory_mib": max(settings.memory_mib, least_mib)}
@@ -74,12 +83,8 @@ class QemuHost:
         reserved: bool = False,
         system: System = _SMALL,
     ) -> Iterator["contract.Guest"]:
-        settings = _with_hardware(self.revision.guest, hardware, self.cluster.systems.least_memory_mib(system))
-        room_mib = settings.memory_mib - _SYSTEM_MIB
-        if workload.memory_mib > room_mib:  # its kernel would give up, which is nobody's fault but the question's
-            raise Unsupported(
-                f"a working set of {workload.memory_mib} MiB, in guests that have room for {room_mib} MiB"
-            )
+        least_mib = self.cluster.systems.least_memory_mib(system)
+        settings = settings_of(self.revision.guest, hardware, workload, least_mib=least_mib)
         guest = self.new_guest(settings, nonce, disk, workload, reserved, system)
         guest.enter()
         try:

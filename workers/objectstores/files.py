@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scenarios.contract import Failed
-from workers.objectstores.styles import CONTAINER, SEGMENTS, STYLES, Part, Style, token
+from workers.objectstores.styles import STYLES, Part, Style, token
 from workers.objectstores.wire import Answer, Endpoint, Request, ask, connected, expect
 from workers.operations import operation
 
@@ -19,7 +19,7 @@ def read_range(stored: dict[str, Any], offset: int, length: int) -> dict[str, An
     style = _style(stored)
     request = style.ask("GET")
     request = replace(request, headers={**request.headers, "Range": f"bytes={offset}-{offset + length - 1}"})
-    with connected(stored["endpoint"]["address"], style.port) as connection:
+    with connected(style.endpoint, style.port) as connection:
         began_s = time.monotonic()
         answer = ask(connection, request)
         spent_s = time.monotonic() - began_s
@@ -31,7 +31,7 @@ def read_range(stored: dict[str, Any], offset: int, length: int) -> dict[str, An
 def copy(stored: dict[str, Any], target: str) -> float:
     """Copy all its bytes within the store; the seconds it took."""
     style = _style(stored)
-    with connected(stored["endpoint"]["address"], style.port) as connection:
+    with connected(style.endpoint, style.port) as connection:
         began_s = time.monotonic()
         style.copy(connection, target)
         return time.monotonic() - began_s
@@ -41,9 +41,9 @@ def copy(stored: dict[str, Any], target: str) -> float:
 def share(endpoint: dict[str, Any], name: str, target: str) -> None:
     """A second manifest of the same segments."""
     at = Endpoint.of(endpoint)
-    headers = {**token(at), "Destination": f"{CONTAINER}/{target}"}
+    headers = {**token(at), "Destination": f"{at.container}/{target}"}
     asked = Request("COPY", f"{_path(at, name)}?multipart-manifest=get", headers)
-    with connected(at.address, at.port) as connection:
+    with connected(at, at.port) as connection:
         expect(ask(connection, asked), (201,), f"copying the manifest of {name}")
 
 
@@ -51,7 +51,7 @@ def share(endpoint: dict[str, Any], name: str, target: str) -> None:
 def delete(stored: dict[str, Any]) -> float:
     """Delete the object with its segments; the seconds it took."""
     style = _style(stored)
-    with connected(stored["endpoint"]["address"], style.port) as connection:
+    with connected(style.endpoint, style.port) as connection:
         began_s = time.monotonic()
         style.delete(connection)
         spent_s = time.monotonic() - began_s
@@ -64,11 +64,11 @@ def usage(endpoint: dict[str, Any]) -> dict[str, int]:
     """Bytes of the account as billed; of all listings summed; and summed without manifests, which hold none."""
     at = Endpoint.of(endpoint)
     listed = filtered = 0
-    for container in (CONTAINER, SEGMENTS):
+    for container in (at.container, at.segments):
         for entry in _listing(at, container):
             listed += int(entry["bytes"])
             filtered += 0 if "slo_etag" in entry else int(entry["bytes"])
-    with connected(at.address, at.port) as connection:
+    with connected(at, at.port) as connection:
         answer = expect(ask(connection, Request("HEAD", at.account, token(at))), (200, 204), "HEAD of the account")
     billed = answer.headers.get("x-account-bytes-used", "")
     if not billed.isdecimal():
@@ -80,9 +80,9 @@ def usage(endpoint: dict[str, Any]) -> dict[str, int]:
 def orphans(endpoint: dict[str, Any]) -> dict[str, int]:
     """Segments that no manifest names: their path and bytes."""
     at = Endpoint.of(endpoint)
-    left = {f"{SEGMENTS}/{entry['name']}": int(entry["bytes"]) for entry in _listing(at, SEGMENTS)}
-    with connected(at.address, at.port) as connection:
-        for entry in _listing(at, CONTAINER):
+    left = {f"{at.segments}/{entry['name']}": int(entry["bytes"]) for entry in _listing(at, at.segments)}
+    with connected(at, at.port) as connection:
+        for entry in _listing(at, at.container):
             if "slo_etag" in entry:
                 path = _path(at, quote(str(entry["name"])))
                 answer = ask(connection, Request("GET", f"{path}?multipart-manifest=get", token(at)))
@@ -98,11 +98,11 @@ def _style(stored: dict[str, Any]) -> Style:
 
 
 def _path(at: Endpoint, name: str) -> str:
-    return f"{at.account}/{CONTAINER}/{name}"
+    return f"{at.account}/{at.container}/{name}"
 
 
 def _listing(at: Endpoint, container: str) -> list[dict[str, Any]]:
-    with connected(at.address, at.port) as connection:
+    with connected(at, at.port) as connection:
         answer = ask(connection, Request("GET", f"{at.account}/{container}?format=json", token(at)))
     return _entries(expect(answer, (200,), f"listing {container}"))
 

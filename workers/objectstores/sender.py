@@ -53,7 +53,7 @@ class Job:
 def send(job: Job) -> dict[str, Any]:
     """Upload it; times are from the first byte sent. Raises Failed."""
     style = STYLES[job.style](job.endpoint, job.name, job.parts)
-    with connected(job.endpoint.address, style.port) as connection:
+    with connected(job.endpoint, style.port) as connection:
         style.begin(connection)
     with _senders(job, style) as team:
         began_s, used_s = time.monotonic(), time.process_time()
@@ -88,7 +88,7 @@ class _End:
 
 def _finish(job: Job, style: Style) -> _End:
     """Make the parts one object, and see that it is there. The connection from the beginning may be too old by now."""
-    with connected(job.endpoint.address, style.port) as connection:
+    with connected(job.endpoint, style.port) as connection:
         asked_s = time.monotonic()
         _, retries = persist(connection, lambda: style.finish(connection))
         finished_s = time.monotonic()
@@ -228,7 +228,7 @@ def _send_parts(job: Job, style: Style, queue: int, reports: int) -> None:
         os.write(reports, json.dumps(report).encode() + b"\n")
 
     try:
-        with connected(job.endpoint.address, style.port) as connection, Path(job.content["path"]).open("rb") as file:
+        with connected(job.endpoint, style.port) as connection, Path(job.content["path"]).open("rb") as file:
             tell(ready=True)
             while taken := os.read(queue, _NUMBER_BYTES):
                 number = int.from_bytes(taken, "big")

@@ -12,7 +12,6 @@ from scenarios.contract import Failed
 from workers.objectstores import s3
 from workers.objectstores.wire import Endpoint, Request, ask, expect
 
-CONTAINER, SEGMENTS = "farm", "farm_segments"
 _MD5_OF_NOTHING = hashlib.md5(usedforsecurity=False).hexdigest()
 
 
@@ -30,6 +29,9 @@ class Style(Protocol):
     """One object called `name` on its way into the store."""
 
     parts: Sequence[Part]
+
+    @property
+    def endpoint(self) -> Endpoint: ...
 
     @property
     def port(self) -> int: ...
@@ -87,14 +89,14 @@ class Single:
         return replace(request, headers={**request.headers, "ETag": _MD5_OF_NOTHING}), 422
 
     def ask(self, method: str) -> Request:
-        return Request(method, f"{self.endpoint.account}/{CONTAINER}/{self.name}", token(self.endpoint))
+        return Request(method, f"{self.endpoint.account}/{self.endpoint.container}/{self.name}", token(self.endpoint))
 
     def etag(self) -> str:
         return self.parts[0].md5
 
     def copy(self, connection: http.client.HTTPConnection, target: str) -> None:
         asked = self.ask("COPY")
-        asked = replace(asked, headers={**asked.headers, "Destination": f"{CONTAINER}/{target}"})
+        asked = replace(asked, headers={**asked.headers, "Destination": f"{self.endpoint.container}/{target}"})
         expect(ask(connection, asked), (201,), f"copying {self.name}")
 
     def delete(self, connection: http.client.HTTPConnection) -> None:
@@ -157,12 +159,14 @@ class S3Single(Single):
         return s3.signed(self.endpoint, method, self.path)
 
     def copy(self, connection: http.client.HTTPConnection, target: str) -> None:
-        asked = s3.signed(self.endpoint, "PUT", f"/{CONTAINER}/{target}", headers={"x-amz-copy-source": self.path})
+        asked = s3.signed(
+            self.endpoint, "PUT", f"/{self.endpoint.container}/{target}", headers={"x-amz-copy-source": self.path}
+        )
         expect(ask(connection, asked), (200,), f"copying {self.name}")
 
     @property
     def path(self) -> str:
-        return f"/{CONTAINER}/{self.name}"
+        return f"/{self.endpoint.container}/{self.name}"
 
 
 @dataclass
@@ -174,7 +178,7 @@ class S3Multipart(S3Single):
     def begin(self, connection: http.client.HTTPConnection) -> None:
         begun = s3.signed(self.endpoint, "POST", self.path, {"uploads": ""})
         self.upload = {"uploadId": s3.upload_id(ask(connection, begun))}
-        folder = f"{CONTAINER}+segments/{self.name}/{self.upload['uploadId']}"
+        folder = f"{self.endpoint.container}+segments/{self.name}/{self.upload['uploadId']}"
         self.parts = [replace(part, path=f"{folder}/{number}") for number, part in enumerate(self.parts, 1)]
 
     def part(self, number: int) -> Request:

@@ -34,7 +34,8 @@ from scenarios.contract import (
 from workers.agent import AgentLink, CallTimedOut
 from workers.objectstores.payload import Content, Payload
 from workers.objectstores.ring import read_ring, spread
-from workers.objectstores.styles import CONTAINER, SEGMENTS, Part
+from workers.objectstores.styles import Part
+from workers.objectstores.wire import Endpoint, S3Access
 from workers.stacks.swift import Deployment
 from workers.stacks.swift_conf import ACCOUNT, HASH_PREFIX, HASH_SUFFIX
 
@@ -58,6 +59,13 @@ class _Upload:
     parts: list[Part]
 
 
+@dataclass
+class Spent:
+    """CPU seconds; None where nobody sees whose they are."""
+
+    spent_s: float | None = None
+
+
 @dataclass(frozen=True)
 class Visitor:
     """Who uploads to a store that trusts an identity service: the account that is theirs there, and their token."""
@@ -75,21 +83,23 @@ class SwiftStore:
         """Make the containers, having logged in where the store gives tokens itself. Raises Failed (stack)."""
         self._deployment = deployment
         self._observer = observer
+        self.replicas = deployment.replicas
+        self._account, token = (visitor.account, visitor.token) if visitor else (f"AUTH_{ACCOUNT}", self._log_in())
+        s3 = S3Access(deployment.s3_port, deployment.user, deployment.password) if deployment.s3_port else None
+        self.open(Endpoint(deployment.address, deployment.port, f"/v1/{self._account}", token, s3), observer, payload)
+
+    def open(
+        self, at: Endpoint, observer: AgentLink, payload: Payload, marks: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Make the containers at the endpoint, with headers that mark them."""
+        self._at = at
+        self._endpoint = dataclasses.asdict(at)
+        self._observer = observer
         self._payload = payload
         self._uploads: dict[str, _Upload] = {}
         self._begun: collections.Counter[str] = collections.Counter()
         self._random = random.Random()
-        self.replicas = deployment.replicas
-        self._account, token = (visitor.account, visitor.token) if visitor else (f"AUTH_{ACCOUNT}", self._log_in())
-        s3 = {"port": deployment.s3_port, "key": deployment.user, "secret": deployment.password}
-        self._endpoint = {
-            "address": deployment.address,
-            "port": deployment.port,
-            "account": f"/v1/{self._account}",
-            "token": token,
-            "s3": s3 if deployment.s3_port else None,
-        }
-        self._observed("swift_client.make_containers", endpoint=self._endpoint)
+        self._observed("swift_client.make_containers", endpoint=self._endpoint, marks=dict(marks))
         self._limits: dict[str, int] = self._observed("swift_client.limits", endpoint=self._endpoint)
 
     def _log_in(self) -> str:
@@ -101,7 +111,7 @@ class SwiftStore:
         content = self._payload.content(size_mib)
         if content.size > self._limits["object_bytes"]:
             raise Unsupported(f"the store's /info: an object has at most {self._limits['object_bytes']} bytes")
-        part = Part(f"{CONTAINER}/{name}", 0, content.size, content.md5s(content.size)[0])
+        part = Part(f"{self._at.container}/{name}", 0, content.size, content.md5s(content.size)[0])
         return self._upload(name, content, [part], "s3-single" if style == "s3" else "single", parallel=1)
 
     def upload_segments(
@@ -134,7 +144,7 @@ class SwiftStore:
     def copy(self, name: str, target: str) -> float:
         content = self._uploads[name].content
         spent_s = self._observed("files.copy", _limit_s(content.size), stored=self._stored(name), target=target)
-        part = Part(f"{CONTAINER}/{target}", 0, content.size, content.md5s(content.size)[0])
+        part = Part(f"{self._at.container}/{target}", 0, content.size, content.md5s(content.size)[0])
         self._uploads[target] = _Upload("single", content, [part])
         return float(spent_s)
 
@@ -200,13 +210,17 @@ class SwiftStore:
         self._begun[name] += 1
         offsets = range(0, content.size, step)
         lengths = [min(step, content.size - offset) for offset in offsets]
-        paths = [f"{SEGMENTS}/{name}/{self._begun[name]}/{number:04d}" for number in range(len(md5s))]
+        paths = [f"{self._at.segments}/{name}/{self._begun[name]}/{number:04d}" for number in range(len(md5s))]
         if placed_by == "ring":
             if style == "s3":
                 raise Unsupported("S3 names the parts itself: no names can be chosen by the ring")
-            ring = read_ring(self._deployment.object_ring(), self._deployment.settings.part_power)
-            paths = spread(ring, paths, lengths, self._partition_of)
+            paths = self._spread(paths, lengths)
         return [Part(*fields) for fields in zip(paths, offsets, lengths, md5s, strict=True)]
+
+    def _spread(self, paths: list[str], lengths: list[int]) -> list[str]:
+        """The same paths with names that the ring puts on disks evenly."""
+        ring = read_ring(self._deployment.object_ring(), self._deployment.settings.part_power)
+        return spread(ring, paths, lengths, self._partition_of)
 
     def _upload(
         self,
@@ -221,12 +235,18 @@ class SwiftStore:
         if style.startswith("s3") and self._endpoint["s3"] is None:
             raise Unsupported("the store that is deployed speaks no S3")
         job = self._job(name, content, parts, style, parallel=parallel, harm=harm, abandoned=False)
-        cpu_before_s = self.server_cpu_s()
-        told = self._send(job)
-        cpu_s = self.server_cpu_s() - cpu_before_s
+        with self._server_cpu() as cpu:
+            told = self._send(job)
         stored = [dataclasses.replace(part, path=path) for part, path in zip(parts, told.pop("paths"), strict=True)]
         self._uploads[name] = _Upload(style, content, stored)
-        return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu_s, **told)
+        return UploadReport(name, segment_s=tuple(told.pop("segment_s")), server_cpu_s=cpu.spent_s, **told)
+
+    @contextmanager
+    def _server_cpu(self) -> Iterator["Spent"]:
+        """What the servers use within."""
+        spent, before_s = Spent(), self.server_cpu_s()
+        yield spent
+        spent.spent_s = self.server_cpu_s() - before_s
 
     def server_cpu_s(self) -> float:
         return self._deployment.server_cpu_s()

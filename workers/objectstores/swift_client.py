@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from scenarios.contract import Failed
 from workers import basics
-from workers.objectstores.styles import CONTAINER, SEGMENTS, token
+from workers.objectstores.styles import token
 from workers.objectstores.wire import Endpoint, Request, ask, connected, expect
 from workers.operations import operation
 
@@ -18,7 +18,7 @@ _READ_BYTES = 1 << 20
 @operation
 def log_in(address: str, port: int, user: str, password: str) -> str:
     """A token, from the store itself."""
-    with connected(address, port) as connection:
+    with connected(Endpoint(address, port, "/auth/v1.0", ""), port) as connection:
         answer = ask(connection, Request("GET", "/auth/v1.0", {"X-Auth-User": user, "X-Auth-Key": password}))
         word = answer.headers.get("x-auth-token", "")
         if answer.status != 200 or not word.isascii() or not word.isprintable():
@@ -27,12 +27,12 @@ def log_in(address: str, port: int, user: str, password: str) -> str:
 
 
 @operation
-def make_containers(endpoint: dict[str, Any]) -> None:
-    """See that what uploads go to is there."""
+def make_containers(endpoint: dict[str, Any], marks: dict[str, str]) -> None:
+    """See that what uploads go to is there; `marks` are headers that say whose it is."""
     at = Endpoint.of(endpoint)
-    with connected(at.address, at.port) as connection:
-        for container in (CONTAINER, SEGMENTS):
-            made = ask(connection, Request("PUT", f"{at.account}/{container}", token(at)))
+    with connected(at, at.port) as connection:
+        for container in (at.container, at.segments):
+            made = ask(connection, Request("PUT", f"{at.account}/{container}", {**token(at), **marks}))
             expect(made, (201, 202), f"making container {container}")
 
 
@@ -40,7 +40,7 @@ def make_containers(endpoint: dict[str, Any]) -> None:
 def limits(endpoint: dict[str, Any]) -> dict[str, int]:
     """What the store says that it takes: bytes of one object, segments of a large one."""
     at = Endpoint.of(endpoint)
-    with connected(at.address, at.port) as connection:
+    with connected(at, at.port) as connection:
         answer = expect(ask(connection, Request("GET", "/info")), (200,), "GET of /info")
     try:
         said = json.loads(answer.body)
@@ -74,8 +74,8 @@ def read_back(endpoint: dict[str, Any], name: str, limit_bytes: int) -> dict[str
     at = Endpoint.of(endpoint)
     digest, length = hashlib.sha256(), 0
     buffer = memoryview(bytearray(_READ_BYTES))
-    with connected(at.address, at.port) as connection:
-        connection.request("GET", f"{at.account}/{CONTAINER}/{name}", headers=token(at))
+    with connected(at, at.port) as connection:
+        connection.request("GET", f"{at.account}/{at.container}/{name}", headers=token(at))
         response = connection.getresponse()
         if response.status != 200:
             raise Failed("stack", f"reading {name} back: {response.status} {response.reason[:80]}")
@@ -89,14 +89,14 @@ def read_back(endpoint: dict[str, Any], name: str, limit_bytes: int) -> dict[str
 def remove(endpoint: dict[str, Any], name: str) -> None:
     """Delete the object with all segments of its name, whatever they belonged to; harmless when it is gone."""
     at = Endpoint.of(endpoint)
-    path = f"{at.account}/{CONTAINER}/{name}"
-    with connected(at.address, at.port) as connection:
+    path = f"{at.account}/{at.container}/{name}"
+    with connected(at, at.port) as connection:
         found = ask(connection, Request("HEAD", path, token(at)))
         static = found.headers.get("x-static-large-object", "").lower() == "true"
         if found.status != 404:
             whole = Request("DELETE", path + ("?multipart-manifest=delete" if static else ""), token(at))
             expect(ask(connection, whole), (200, 204, 404), f"deleting {name}")
-        for container in (SEGMENTS, f"{CONTAINER}+segments"):
+        for container in (at.segments, f"{at.container}+segments"):
             listing = Request("GET", f"{at.account}/{container}?prefix={name}/", token(at))
             for segment in ask(connection, listing).body.decode("utf-8", "replace").splitlines():
                 gone = Request("DELETE", f"{at.account}/{container}/{quote(segment)}", token(at))

@@ -1,6 +1,7 @@
 """HTTP as uploads need it. The server is code under test: it is held to deadlines, and no redirect is followed."""
 
 import http.client
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from scenarios.contract import Failed
 
 Result = TypeVar("Result")
 
+CONTAINER = "farm"  # of a store that is the session's own
 SOCKET_TIMEOUT_S = 60.0
 TRIES, PAUSE_S = 3, 0.2  # how often a request is sent at most; the first pause between, doubled each time
 # What a client may hold for a passing difficulty, and sends again
@@ -36,6 +38,13 @@ class Endpoint:
     account: str  # path, such as /v1/AUTH_farm
     token: str
     s3: S3Access | None = None
+    container: str = CONTAINER  # that objects are put into; their segments lie in another beside it
+    tls: bool = False
+    ca_file: str | None = None  # with the certificates that its own is trusted by; None: the system's
+
+    @property
+    def segments(self) -> str:
+        return f"{self.container}_segments"
 
     @classmethod
     def of(cls, data: Mapping[str, object]) -> "Endpoint":
@@ -73,9 +82,15 @@ class Busy(Failed):
 
 
 @contextmanager
-def connected(address: str, port: int) -> Iterator[http.client.HTTPConnection]:
+def connected(at: Endpoint, port: int) -> Iterator[http.client.HTTPConnection]:
     """A connection whose every error is the stack's: there is nothing else on this network that could fail."""
-    connection = http.client.HTTPConnection(address, port, timeout=SOCKET_TIMEOUT_S)
+    if at.tls:
+        trusted = ssl.create_default_context(cafile=at.ca_file)
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            at.address, port, timeout=SOCKET_TIMEOUT_S, context=trusted
+        )
+    else:
+        connection = http.client.HTTPConnection(at.address, port, timeout=SOCKET_TIMEOUT_S)
     try:
         with stack_at_fault():
             connection.connect()

@@ -1,6 +1,7 @@
 """HTTP requests to a deployment's services, from the observer's place on the test network."""
 
 import http.client
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,21 @@ _LIMIT_BYTES = 8 << 20
 
 @operation
 def request(
-    method: str, url: str, headers: dict[str, str], limit_s: float, body: str | None = None, file: str | None = None
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    limit_s: float,
+    body: str | None = None,
+    file: str | None = None,
+    ca_file: str | None = None,
 ) -> dict[str, Any]:
     """One request; `body` is text, `file` a path here. Returns status, headers, text and the seconds it took.
 
+    `ca_file` holds the certificates that an https server is trusted by, where these are not the system's.
     Raises Failed (stack) when there is no answer.
     """
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=limit_s)
+    connection = _connection(parts.scheme, parts.hostname or "", parts.port, limit_s, ca_file)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
     content = Path(file).read_bytes() if file is not None else None if body is None else body.encode()
     began_s = time.monotonic()
@@ -40,3 +48,15 @@ def request(
         "began_s": began_s,
         "took_s": time.monotonic() - began_s,
     }
+
+
+def _connection(
+    scheme: str, host: str, port: int | None, limit_s: float, ca_file: str | None
+) -> http.client.HTTPConnection:
+    if scheme != "https":
+        return http.client.HTTPConnection(host, port, timeout=limit_s)
+    try:
+        trusted = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise Failed("farm", f"no certificates can be read from {ca_file}: {error}") from None
+    return http.client.HTTPSConnection(host, port, timeout=limit_s, context=trusted)

@@ -1,28 +1,34 @@
 """A build's deployer by its name, and what the deployed stack answers scenarios with: hosts and an object store."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from scenarios.contract import ObjectStore, Unsupported
+from scenarios.contract import Host, ObjectStore, Unsupported
 from workers.agent import AgentLink
 from workers.builds import Build
 from workers.hypervisors import nova
+from workers.hypervisors.cloud import CloudCluster
 from workers.hypervisors.nova_images import Images
-from workers.hypervisors.qemu import QemuCluster
-from workers.hypervisors.qemu_host import QemuHost
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore, Visitor
-from workers.stacks import openstack, swift
+from workers.places import Hold
+from workers.stacks import external, openstack, swift
 
-Deployment = swift.Deployment | openstack.Deployment
+Deployment = swift.Deployment | openstack.Deployment | external.Deployment
 
 
-def deploy(
-    build: Build, hypervisors: QemuCluster, *, lease: str, run_dir: Path, home: Path, s3: bool = False
-) -> Deployment:
+def deploy(build: Build, hypervisors: Hold, *, lease: str, run_dir: Path, home: Path, s3: bool = False) -> Deployment:
     """Bring `build` up; it is ready when this returns. `run_dir` is a new folder of the session `lease`.
 
     With `s3` an object store speaks that too. Raises Unsupported, and Failed: stack when the revision does not come up.
     """
+    is_external = build.recipe.stack.deployer == "external"
+    if isinstance(hypervisors, CloudCluster):
+        if not is_external:
+            raise Unsupported("nothing is deployed on a cloud that is there already: a recipe for it is external")
+        return external.Deployment(hypervisors)
+    if is_external:
+        raise Unsupported("an external stack is a cloud that is there already, which this cluster is not")
     if build.recipe.stack.deployer == "openstack":
         if build.emulator is not None:
             raise Unsupported("nova starts the QEMU that its hosts have, not one that the session deploys")
@@ -32,20 +38,22 @@ def deploy(
     return swift.deploy(build, storage, lease=lease, run_dir=run_dir, software=software, s3=s3)
 
 
-def hosts_of(
-    deployment: Deployment, build: Build, hypervisors: QemuCluster, *, run_dir: Path, home: Path
-) -> list[QemuHost]:
+def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path, home: Path) -> Sequence[Host]:
     """The cluster's hosts: behind Nova where that is deployed, as the hypervisor has them where it is not."""
     guest = build.recipe.guest
+    if isinstance(hypervisors, CloudCluster):
+        return hypervisors.hosts(guest)
     hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator)
-    if isinstance(deployment, swift.Deployment):
+    if not isinstance(deployment, openstack.Deployment):
         return hosts
     cloud = nova.Cloud(deployment.client, Images(hypervisors, deployment.client, home, run_dir / "images", guest))
     return [nova.NovaHost(hypervisors, host.link, host.revision, cloud) for host in hosts]
 
 
-def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> ObjectStore:
+def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> ObjectStore | None:
     """The deployed object store; with OpenStack as the user that Nova is asked by, with the same token."""
+    if isinstance(deployment, external.Deployment):
+        return deployment.store(payload)
     if isinstance(deployment, swift.Deployment):
         return SwiftStore(deployment, observer, payload)
     client = deployment.client

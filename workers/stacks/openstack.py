@@ -372,6 +372,8 @@ def _control_job(site: _Site, control: conf.Control) -> dict[str, object]:
         str(conf.NETWORK_PORT),
         site.cluster.hosts[0].bridge,
         site.cluster.network,
+        site.cluster.guest_addresses[0],
+        site.cluster.guest_addresses[-1],
     ]
     erts = next(site.services.glob("lib/erlang/erts-*")).name
     return {

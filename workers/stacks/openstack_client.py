@@ -10,14 +10,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, ScenarioError
 from workers.agent import AgentLink
 
 _CALL_TIMEOUT_S = 60.0
 _COMPUTE_VERSION = "compute 2.81"  # that of Ussuri: the first that fetches images before guests ask for them
-_VERSIONS = {"compute": "/v2.1", "image": "/v2"}  # of APIs, where the catalogue does not say them
+_VERSIONS = {"compute": "/v2.1", "image": "/v2", "network": "/v2.0"}  # of APIs
 _DEFAULT_DOMAIN = {"id": "default"}
-_COMPONENTS = {"compute": "nova", "image": "glance", "identity": "keystone", "object-store": "swift"}
+_COMPONENTS = {
+    "compute": "nova",
+    "image": "glance",
+    "identity": "keystone",
+    "network": "neutron",
+    "object-store": "swift",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,20 @@ class Login:
     region: str | None = None
     user_domain: Mapping[str, str] = field(default_factory=lambda: _DEFAULT_DOMAIN)
     project_domain: Mapping[str, str] = field(default_factory=lambda: _DEFAULT_DOMAIN)
+    project_id: str | None = None  # instead of its name and domain
+    is_application: bool = False  # the user is an application credential, by its id, and the password its secret
+    interface: str = "public"
+    ca_file: str | None = None
+
+    def asked(self) -> dict[str, object]:
+        """The body of a request for a token."""
+        if self.is_application:
+            credential = {"id": self.user, "secret": self.password}
+            return {"auth": {"identity": {"methods": ["application_credential"], "application_credential": credential}}}
+        user = {"name": self.user, "domain": dict(self.user_domain), "password": self.password}
+        named = {"name": self.project, "domain": dict(self.project_domain)}
+        scope = {"project": {"id": self.project_id} if self.project_id else named}
+        return {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class Answer:
 class _Session:
     token: str
     catalogue: Any
+    project: str
 
 
 class Client:
@@ -56,7 +77,7 @@ class Client:
     def __init__(self, observer: AgentLink, login: Login, last_words: Callable[[str], str] | None = None) -> None:
         """`last_words` says what a component's log tells of an error, where somebody can read it."""
         self._observer = observer
-        self._login = login
+        self.login = login
         self._last_words = last_words
         self._lock = threading.Lock()
         self._session: _Session | None = None
@@ -65,11 +86,20 @@ class Client:
         """For every service that trusts the identity service."""
         return self._logged_in().token
 
+    def project(self) -> str:
+        """The id of the project that it acts in."""
+        return self._logged_in().project
+
+    def has(self, kind: str) -> bool:
+        """Whether the catalogue has a service of this type."""
+        return any(service["type"] == kind for service in self._logged_in().catalogue)
+
     def endpoint(self, kind: str) -> str:
         """Where the catalogue says that the service of this type is, for its users. Raises Failed (stack)."""
         for service in self._logged_in().catalogue:
             for endpoint in service["endpoints"] if service["type"] == kind else ():
-                if endpoint["interface"] == "public" and self._login.region in (None, endpoint["region_id"]):
+                is_ours = endpoint["interface"] == self.login.interface
+                if is_ours and self.login.region in (None, endpoint["region_id"]):
                     return str(endpoint["url"]).rstrip("/")
         raise self.failure("identity", f"the catalogue has no service of type {kind!r}")
 
@@ -80,6 +110,13 @@ class Client:
         self, method: str, path: str, body: object = None, *, file: Path | None = None, may_miss: bool = False
     ) -> Answer:
         return self._ask("image", method, path, body, file=file, may_miss=may_miss)
+
+    def network(self, method: str, path: str, body: object = None, *, may_miss: bool = False) -> Answer:
+        return self._ask("network", method, path, body, may_miss=may_miss)
+
+    def store(self, method: str, path: str, *, may_miss: bool = False) -> Answer:
+        """Of the project's account in the object store."""
+        return self._ask("object-store", method, path, may_miss=may_miss)
 
     def computes_up(self) -> set[str]:
         """Hosts on which Nova has a compute that answers; none as long as Nova cannot say."""
@@ -93,6 +130,20 @@ class Client:
         words = self._last_words or (lambda log: "")
         told = " | ".join(filter(None, (words(log) for log in logs or (component,))))
         return Failed("stack", f"component '{component}' (at: use): {what}" + (f"; its log: {told}" if told else ""))
+
+    def compute_version(self) -> str:
+        """Of Nova's API, as requests name it."""
+        return _COMPUTE_VERSION
+
+    def document(self, kind: str, path: str) -> Any:
+        """What a service says of itself at a path below its address, which needs no version; empty where nothing."""
+        url = self.endpoint(kind).removesuffix(_VERSIONS.get(kind, "")) + path
+        body = self._request(kind, "GET", url, {"X-Auth-Token": self.token()}).body
+        return body if isinstance(body, dict) else {}
+
+    def refusal(self, kind: str, status: int, what: str) -> ScenarioError:
+        """What an answer with an error's status is."""
+        return self.failure(kind, what)
 
     def _ask(
         self,
@@ -108,14 +159,19 @@ class Client:
         content = "application/octet-stream" if file is not None else "application/json"
         if kind == "image" and method == "PATCH":
             content = "application/openstack-images-v2.1-json-patch"
-        headers = {"X-Auth-Token": self.token(), "OpenStack-API-Version": _COMPUTE_VERSION, "Content-Type": content}
-        version = _VERSIONS[kind]
-        url = self.endpoint(kind).removesuffix(version) + version + path
-        answer = self._request(kind, method, url, headers, body, file)
+        headers = {"X-Auth-Token": self.token(), "Content-Type": content}
+        if kind == "compute":
+            headers["OpenStack-API-Version"] = self.compute_version()
+        answer = self._request(kind, method, self._base(kind) + path, headers, body, file)
         if answer.status >= 300 and not (may_miss and answer.status == 404):
             told = json.dumps(answer.body) if not isinstance(answer.body, str) else answer.body
-            raise self.failure(kind, f"{method} {path} answers {answer.status}: {' '.join(told.split())[:300]}")
+            raise self.refusal(kind, answer.status, f"{method} {path} answers {answer.status}: {_line(told)}")
         return answer
+
+    def _base(self, kind: str) -> str:
+        """Where paths of a service's API begin: the catalogue may say its version, and Nova's whose it is."""
+        url, version = self.endpoint(kind), _VERSIONS.get(kind, "")
+        return url if f"{version}/" in f"{url}/" else url + version
 
     def _logged_in(self) -> _Session:
         with self._lock:
@@ -124,16 +180,13 @@ class Client:
             return self._session
 
     def _log_in(self) -> _Session:
-        login = self._login
-        user = {"name": login.user, "domain": dict(login.user_domain), "password": login.password}
-        scope = {"project": {"name": login.project, "domain": dict(login.project_domain)}}
-        asked = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
-        url = f"{login.auth_url}/auth/tokens"
-        answer = self._request("identity", "POST", url, {"Content-Type": "application/json"}, asked)
+        url = f"{self.login.auth_url}/auth/tokens"
+        answer = self._request("identity", "POST", url, {"Content-Type": "application/json"}, self.login.asked())
         token = answer.headers.get("x-subject-token")
         if answer.status != 201 or token is None:
             raise self.failure("identity", f"there is no token: POST {url} answers {answer.status}")
-        return _Session(token, answer.body["token"].get("catalog", []))
+        given = answer.body["token"]
+        return _Session(token, given.get("catalog", []), str(given.get("project", {}).get("id", "")))
 
     def _request(
         self, kind: str, method: str, url: str, headers: dict[str, str], body: object = None, file: Path | None = None
@@ -148,6 +201,7 @@ class Client:
                 limit_s=_CALL_TIMEOUT_S,
                 body=None if body is None else json.dumps(body),
                 file=None if file is None else str(file),
+                ca_file=self.login.ca_file,
             )
         except Failed as error:
             if error.fault != "stack":
@@ -159,3 +213,7 @@ class Client:
             content = told["text"]
         named = {name.lower(): value for name, value in told["headers"].items()}
         return Answer(told["status"], named, content, told["began_s"], told["took_s"])
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]

@@ -1,10 +1,12 @@
 """What Nova needs of Neutron where guests are on one bridge that is there already; runs inside the walls by itself.
 
-`python3 openstack_network.py address port bridge network`. One network and subnet; a port is what Nova asks for, bound
-to the bridge as soon as it has a host. Nothing is kept: addresses are given by whoever creates a server, and no agent,
-filter or DHCP exists. A token is not looked at, since nothing here can be read or broken that others own.
+`python3 openstack_network.py address port bridge network first last`. One network and subnet; a port is what Nova asks
+for, bound to the bridge as soon as it has a host. A port has the address that is asked for, or the first that is free
+from `first` to `last`. Nothing is kept, and no agent, filter or DHCP exists. A token is not
+looked at, since nothing here can be read or broken that others own.
 """
 
+import ipaddress
 import json
 import sys
 import threading
@@ -21,8 +23,9 @@ _EMPTY = ("floatingips", "routers", "agents", "security_groups", "segments", "tr
 class Network:
     """One network with its ports."""
 
-    def __init__(self, bridge: str, cidr: str) -> None:
+    def __init__(self, bridge: str, cidr: str, pool: tuple[str, str]) -> None:
         self.bridge = bridge
+        self.pool = pool
         self.lock = threading.Lock()
         self.ports: dict[str, dict[str, Any]] = {}
         common = {"tenant_id": "", "project_id": "", "shared": True}
@@ -37,7 +40,7 @@ class Network:
             SUBNET_ID: {
                 **common, "id": SUBNET_ID, "network_id": NETWORK_ID, "cidr": cidr, "ip_version": 4, "gateway_ip": None,
                 "dns_nameservers": [], "host_routes": [], "enable_dhcp": False, "name": "guests",
-                "allocation_pools": [],
+                "allocation_pools": [{"start": pool[0], "end": pool[1]}],
             }
         }  # fmt: skip
 
@@ -53,18 +56,22 @@ class Network:
             "fixed_ips": [], "security_groups": [], "allowed_address_pairs": [], "extra_dhcp_opts": [],
             "device_id": "", "device_owner": "", "binding:vnic_type": "normal", "binding:profile": {},
             "binding:host_id": "", "port_security_enabled": False, "resource_request": None,
-            "tenant_id": "", "project_id": "",
+            "tenant_id": asked.get("project_id", ""), "project_id": asked.get("tenant_id", ""),
         }  # fmt: skip
         self.ports[number] = port
         return self.update(port, asked)
 
+    def _free_address(self) -> str:
+        taken = {one["ip_address"] for port in self.ports.values() for one in port["fixed_ips"]}
+        first, last = (int(ipaddress.IPv4Address(end)) for end in self.pool)
+        return next(
+            address for number in range(first, last + 1) if (address := str(ipaddress.IPv4Address(number))) not in taken
+        )
+
     def update(self, port: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
-        addresses = [
-            {"subnet_id": SUBNET_ID, "ip_address": given["ip_address"]}
-            for given in asked.get("fixed_ips") or port["fixed_ips"]
-            if given.get("ip_address")
-        ]
-        port.update(asked, fixed_ips=addresses)
+        wanted = asked.get("fixed_ips") or port["fixed_ips"]
+        given = [one["ip_address"] for one in wanted if one.get("ip_address")] or [self._free_address()]
+        port.update(asked, fixed_ips=[{"subnet_id": SUBNET_ID, "ip_address": address} for address in given])
         bound = bool(port["binding:host_id"])
         details = {"bridge_name": self.bridge, "port_filter": True, "connectivity": "l2"}
         port["status"] = "ACTIVE" if bound else "DOWN"
@@ -145,10 +152,10 @@ def _fits(thing: dict[str, Any], query: list[tuple[str, str]]) -> bool:
     return all(str(thing[key]) in values for key, values in wanted.items() if isinstance(thing.get(key), str))
 
 
-def main(address: str, port: str, bridge: str, cidr: str) -> None:
-    Handler.network = Network(bridge, cidr)
+def main(address: str, port: str, bridge: str, cidr: str, first: str, last: str) -> None:
+    Handler.network = Network(bridge, cidr, (first, last))
     ThreadingHTTPServer((address, int(port)), Handler).serve_forever()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:7])

@@ -207,6 +207,7 @@ REJECTED: dict[str, tuple[Callable[[Draft], Any], str]] = {
     "limit of a foreign host": (first_probe(at="h9"), "probe 1: disk write of 'h9'"),
     "disk with two ends": (first_probe(to="h2"), "probe 1: disk write to 'h2'"),
     "link with one end": (first_probe(kind="network"), "probe 1: network to None"),
+    "round trip to nowhere": (first_probe(kind="round trip"), "probe 1: round trip to None"),
     "link to itself": (first_probe(kind="network", to="h1"), "probe 1: network to 'h1'"),
     "limit after the last block": (first_probe(block=3), "probe 1: block 3 is not in the plan"),
     "limit at no time": (first_probe(time="noon"), "probe 1: 'noon' is not a time"),

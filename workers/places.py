@@ -1,0 +1,25 @@
+"""A planned cluster by its driver: where it is, and a session's hold on it."""
+
+from pathlib import Path
+
+from scenarios.crossing import Plan, PlannedCluster
+from workers.hosts.base import ClusterHosts
+from workers.hosts.clouds import CloudPlace
+from workers.hosts.namespaces import LocalCluster
+from workers.hypervisors.cloud import CloudCluster
+from workers.hypervisors.qemu import QemuCluster
+
+Place = LocalCluster | CloudPlace
+Hold = QemuCluster | CloudCluster
+
+
+def place_of(home: Path, planned: PlannedCluster) -> Place:
+    """Raises Failed (farm) for a cluster that cannot be."""
+    return CloudPlace(home, planned) if planned.driver == "openstack" else LocalCluster(home, planned)
+
+
+def hold_on(cluster: ClusterHosts, plan: Plan, home: Path, folder: Path) -> Hold:
+    """The session's, to be entered; `folder` is the session's own."""
+    if cluster.cloud is not None:
+        return CloudCluster(cluster, cluster.cloud, home, plan.session, folder)
+    return QemuCluster(cluster, home, plan.session, plan.cluster.guest)
