@@ -31,6 +31,7 @@ from scenarios.registry import BY_DEFAULT, SCENARIOS
 
 _TIMEOUT_S = 600
 _MEASURING = ("measure", "verify")
+_DEPLOYING = ("build", "deploy", "undeploy")
 
 
 def run(home: Path) -> list[Row]:
@@ -52,13 +53,25 @@ def run(home: Path) -> list[Row]:
         finally:
             _workers("hosts", "down", "--home", folder, "--cluster", cluster)
         load = _facts(own / "bundle.tar.gz")["load"]
-    return [_measuring(load["spent_s"], whole_s), _harness(load["cpu_s"]), *_observer(load["observer"])]
+    return [
+        _measuring(load["spent_s"], whole_s),
+        _deploying(load["spent_s"], whole_s),
+        _harness(load["cpu_s"]),
+        *_observer(load["observer"]),
+    ]
 
 
 def _measuring(spent_s: Mapping[str, float], whole_s: float) -> Row:
     share = sum(spent_s[phase] for phase in _MEASURING) / whole_s
     parts = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in spent_s.items())
     return Row("share of a session spent measuring", f"{share:.0%} of {whole_s:.0f} s ({parts})", "told", True)
+
+
+def _deploying(spent_s: Mapping[str, float], whole_s: float) -> Row:
+    spent = {phase: spent_s.get(phase, 0.0) for phase in _DEPLOYING}
+    parts = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in spent.items())
+    share = sum(spent.values()) / whole_s
+    return Row("share of a session that deployment takes", f"{share:.0%} of {whole_s:.0f} s ({parts})", "told", True)
 
 
 def _harness(cpu_s: Mapping[str, float]) -> Row:

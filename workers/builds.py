@@ -27,7 +27,7 @@ from workers.checkouts import Mirror, apply_patch
 from workers.compilers import CompilerCache
 from workers.debian import Apt
 from workers.emulators import Emulator
-from workers.packages import Pip, Wheel, lock_of, normal, read_lock
+from workers.packages import Pip, Wheel, downloaded, lock_of, normal, read_lock
 
 RECIPE_LIMIT_BYTES = 256 << 10
 # The interpreter inside the sandbox is the system's; wheels are chosen for the one that runs us, made from it
@@ -387,18 +387,6 @@ def _remembered(
     built: Sequence[Wheel],
 ) -> list[Wheel]:
     """What pip chose, found once per platform, so that nothing drifts."""
-
-    def ask(folder: Path) -> None:
-        try:
-            found = _locked(workshop.pip, pins, locked, str(lock_name), built)
-        except Failed as error:
-            names = [pin.partition("==")[0] for pin in pins] + [wheel.name for wheel in built]
-            raise Failed(
-                error.fault, f"component {' and '.join(map(repr, names))} (at: environment): {error}"
-            ) from None
-        plain = [{"name": wheel.name, "version": wheel.version, "sha256": wheel.sha256} for wheel in found]
-        (folder / "wheels.json").write_text(json.dumps(plain))
-
     key: dict[str, object] = {
         "platform": PLATFORM,
         "pins": list(pins),
@@ -408,18 +396,38 @@ def _remembered(
         key["made here"] = made_here
     if built:
         key["built"] = {wheel.name: wheel.needs for wheel in built}
-    stored = json.loads((workshop.cache.entry("resolution", digest_of(key), ask) / "wheels.json").read_text())
-    return [Wheel(**wheel) for wheel in stored]
+    entry = "resolution", digest_of(key)
+    kept = workshop.cache.find(*entry)
+    if kept is None:
+        try:
+            found = _locked(workshop, pins, locked, str(lock_name), built)
+        except Failed as error:
+            names = [pin.partition("==")[0] for pin in pins] + [wheel.name for wheel in built]
+            told = f"component {' and '.join(map(repr, names))} (at: environment): {error}"
+            raise Failed(error.fault, told) from None
+        plain = json.dumps([{"name": one.name, "version": one.version, "sha256": one.sha256} for one in found])
+        kept = workshop.cache.entry(*entry, lambda folder: _write(folder / "wheels.json", plain))
+    return [Wheel(**wheel) for wheel in json.loads((kept / "wheels.json").read_text())]
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 def _locked(
-    pip: Pip, pins: Sequence[str], locked: Mapping[str, str] | None, lock_name: str, built: Sequence[Wheel]
+    workshop: Workshop, pins: Sequence[str], locked: Mapping[str, str] | None, lock_name: str, built: Sequence[Wheel]
 ) -> list[Wheel]:
-    """All wheels for these pins, as the lock has them. A lock that cannot be resolved is never the stack's fault."""
+    """All wheels for these pins, as the lock has them. A lock that cannot be resolved is never the stack's fault.
+
+    What is locked is downloaded once: with files, pip asks the index for nothing but what is new in a revision.
+    """
+    pip = workshop.pip
     if locked is None:
         return pip.resolve(pins, built)
+    key = f"{PLATFORM}-{digest_of({'locked': dict(locked), 'made here': pip.made_here()})}"
     try:
-        found = pip.resolve([*pins, *(f"{name}=={version}" for name, version in locked.items())], built)
+        files = downloaded(workshop.cache.entry("wheels", key, lambda folder: pip.download(locked, folder)))
+        found = pip.resolve(pins, [*built, *files])
     except Failed as error:
         if error.fault != "stack":
             raise

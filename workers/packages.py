@@ -28,7 +28,7 @@ _VERSIONS = re.compile(r"\(from versions: ([^()]*,[^()]*)\)")
 class Wheel:
     """One package as it is installed; `name` in its normal form.
 
-    One that was built here, and not downloaded, has a `file` and says what it `needs`.
+    One that is here already has a `file`; if it was built here, it says what it `needs`.
     """
 
     name: str
@@ -63,24 +63,24 @@ class Pip:
         """File → SHA-256 of these: whoever takes them another time makes another choice."""
         return {file.name: _digest_of(file) for file in sorted(self._wheels.glob("*.whl"))}
 
-    def resolve(self, requirements: Sequence[str], built: Sequence[Wheel] = ()) -> list[Wheel]:
-        """What would be installed, sorted by name, with the wheels that were built here.
+    def resolve(self, requirements: Sequence[str], here: Sequence[Wheel] = ()) -> list[Wheel]:
+        """What would be installed, sorted by name, with the wheels that are here already.
 
         Raises Failed: stack where an index that does answer has no such packages, or none that go together; else farm.
         """
-        if not requirements and not built:
+        if not requirements and not here:
             return []
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
-            options = ["--dry-run", "--ignore-installed", "--report", str(report)]
-            files = [str(wheel.file) for wheel in built]
+            options = ["install", "--dry-run", "--ignore-installed", "--report", str(report)]
+            files = [str(wheel.file) for wheel in here]
             try:
-                self._install([*requirements, *files], options, " and ".join(requirements[:1]))
+                self._fetch([*requirements, *files], options, " and ".join(requirements[:1]))
             except Failed as error:
                 self._blame_index_first(error)
                 raise
             found = json.loads(report.read_text())["install"]
-        own = {wheel.name for wheel in built}
+        own = {wheel.name for wheel in here}
         wheels = [
             Wheel(
                 normal(item["metadata"]["name"]),
@@ -90,28 +90,36 @@ class Pip:
             for item in found
             if normal(item["metadata"]["name"]) not in own
         ]
-        return sorted([*wheels, *built], key=lambda wheel: wheel.name)
+        return sorted([*wheels, *here], key=lambda wheel: wheel.name)
 
     def install(self, wheels: Sequence[Wheel], target: Path) -> None:
         """Unpack exactly these wheels into `target`; raises Failed."""
         if wheels:
             requirements = [wheel.requirement for wheel in wheels]
-            self._install(requirements, ["--no-deps", "--require-hashes", "--target", str(target)], "packages")
+            options = ["install", "--no-warn-script-location", "--no-deps", "--require-hashes", "--target", str(target)]
+            self._fetch(requirements, options, "packages")
+
+    def download(self, locked: Mapping[str, str], target: Path) -> None:
+        """The wheels of these packages and versions, and of no others, into `target`; raises Failed as `resolve`."""
+        pins = [f"{name}=={version}" for name, version in locked.items()]
+        try:
+            self._fetch(pins, ["download", "--no-deps", "--dest", str(target)], "the lock")
+        except Failed as error:
+            self._blame_index_first(error)
+            raise
 
     def _blame_index_first(self, error: Failed) -> None:
         """One that has not even the package which is always there has an outage, whatever words it finds for that."""
         if error.fault == "stack" and self._run("index", "versions", ALWAYS_THERE, what=ALWAYS_THERE).returncode:
             raise Failed("farm", f"the package index does not answer: it knows no {ALWAYS_THERE} either; {error}")
 
-    def _install(self, requirements: Sequence[str], options: Sequence[str], what: str) -> None:
+    def _fetch(self, requirements: Sequence[str], options: Sequence[str], what: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             wanted = Path(folder) / "requirements.txt"
             wanted.write_text("".join(f"{line}\n" for line in requirements))
-            answer = self._run(
-                "install", "--find-links", str(self._wheels), "--only-binary=:all:",
-                "--no-warn-script-location", *options, "--requirement", str(wanted),
-                what=what,
-            )  # fmt: skip
+            command, *more = options
+            found = ["--find-links", str(self._wheels), "--only-binary=:all:"]
+            answer = self._run(command, *found, *more, "--requirement", str(wanted), what=what)
         if answer.returncode:
             raise _failure(answer.stdout)
 
@@ -168,6 +176,15 @@ def _conflict(lines: Sequence[str]) -> list[str]:
 
 def lock_of(wheels: Sequence[Wheel]) -> str:
     return "".join(f"{wheel.pinned}\n" for wheel in sorted(wheels, key=lambda wheel: wheel.name))
+
+
+def downloaded(folder: Path) -> list[Wheel]:
+    """The wheels that `Pip.download` has put there."""
+    wheels = []
+    for file in sorted(folder.iterdir()):
+        name, version, *_ = file.name.split("-")
+        wheels.append(Wheel(normal(name), version.replace("_", "+"), _digest_of(file), file))
+    return wheels
 
 
 def read_lock(text: str) -> list[Wheel]:
