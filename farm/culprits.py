@@ -210,14 +210,13 @@ def ask_inside(
     )
     fresh: list[Session] = []
     for finding in transaction.scalars(findings):
-        if not (finding.inside or {}).get("next"):
+        scenarios = _scenarios(settings, finding)
+        if not (finding.inside or {}).get("next") or not scenarios:  # what found it may not be asked any more
             continue
-        its_number = select(CheckIn.number).where(
+        number = select(CheckIn.number).where(
             CheckIn.repository == repository.name, CheckIn.revision == finding.revision
         )
-        question = culprit_question(
-            repository, finding, transaction.execute(its_number).scalar_one(), _scenarios(settings, finding), canary
-        )
+        question = culprit_question(repository, finding, transaction.execute(number).scalar_one(), scenarios, canary)
         fresh += ask(transaction, settings, owner, [finding.cluster], question, now)
     return fresh
 

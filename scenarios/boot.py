@@ -36,7 +36,7 @@ class Boot:
     name = "boot"
     version = 2
     metrics: tuple[Metric, ...] = (
-        Metric("api_ms", "ms", "lower", 0.25, "Request to the answer of the API", judged=False, no_limit=API),
+        Metric("api_ms", "ms", "lower", 0.25, "Request to the answer of the API", no_limit=API),
         Metric("process_ms", "ms", "lower", 0.25, "Request to the VMM's process", judged=False, no_limit=STAGE),
         Metric("vcpu_ms", "ms", "lower", 0.25, "Request to first virtual CPU", judged=False, no_limit=STAGE),
         Metric("vmm_ms", "ms", "lower", 0.25, "Request to guest running", judged=False, no_limit=STAGE),
