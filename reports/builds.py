@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from reports.material import Material, plain
@@ -17,6 +18,10 @@ class Deployed:
     session: str
     cluster: str
     build: ResolvedBuild
+
+    @cached_property
+    def digest(self) -> str:
+        return self.build.digest
 
 
 def deployed(material: Material) -> dict[tuple[str, str], list[Deployed]]:
@@ -38,15 +43,15 @@ def builds_of(material: Material, session: str) -> list[ResolvedBuild]:
 def bits_told(own: Deployed, all_of_it: Iterable[Deployed]) -> list[str]:
     """What other sessions ran of the same revision on the same platform: the same bits, or which others."""
     others = [one for one in all_of_it if one.session != own.session]
-    same = [one for one in others if one.build.digest == own.build.digest]
+    same = [one for one in others if one.digest == own.digest]
     told = []
     if same:
         clusters = ", ".join(dict.fromkeys(plain(one.cluster) for one in same))
         told.append(f"the same bits as in {len(same)} other session{'s' if len(same) != 1 else ''}, on {clusters}")
-    seen = {own.build.digest}
+    seen = {own.digest}
     for one in others:
-        if one.build.digest not in seen:
-            seen.add(one.build.digest)
+        if one.digest not in seen:
+            seen.add(one.digest)
             told.append(f"other bits in session {one.session} on {plain(one.cluster)}: {_difference(one, own)}")
     return told or ["no other session has deployed it on this platform"]
 

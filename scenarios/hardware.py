@@ -4,8 +4,8 @@ from scenarios.contract import Hardware
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 
 HARDWARE: tuple[Parameter, ...] = (
-    Number("memory_mib", 0, 0, 2048, "MiB", "the guest's memory; 0 is as the stack says"),
-    Number("vcpus", 0, 0, 8, "CPUs", "its virtual CPUs; 0 is as the stack says"),
+    Number("memory_mib", 0, 96, 2048, "MiB", "the guest's memory; 0 is as the stack says"),
+    Number("vcpus", 0, 1, 8, "CPUs", "its virtual CPUs; 0 is as the stack says"),
     Choice("cpu", "stack", ("stack", "maximum", "qemu64"), "its CPU: all that the host can give, or the baseline"),
     Choice("machine", "stack", ("stack", "q35", "pc"), "its chipset"),
 )

@@ -14,7 +14,7 @@ Values = Mapping[str, Value]
 
 @dataclass(frozen=True)
 class Number:
-    """A whole number from `low` to `high`, in `unit`."""
+    """A whole number from `low` to `high`, in `unit`. A default beside them means that somebody else decides."""
 
     name: str
     default: int
@@ -24,8 +24,13 @@ class Number:
     told: str
 
     def read(self, given: object) -> int:
-        if isinstance(given, bool) or not isinstance(given, int) or not self.low <= given <= self.high:
-            allowed = f"a whole number from {self.low} to {self.high} ({self.unit})"
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, int)
+            or not (self.low <= given <= self.high or given == self.default)
+        ):
+            beside = "" if self.low <= self.default <= self.high else f", or {self.default}"
+            allowed = f"a whole number from {self.low} to {self.high} ({self.unit}){beside}"
             raise ValueError(f"{self.name} = {given!r} must be {allowed}")
         return given
 

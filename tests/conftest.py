@@ -1,8 +1,16 @@
-"""For every test: what a module's clusters wrote to their disks is gone before the next module begins."""
+"""For every test.
+
+Examples may take as long as they do, and what a module's clusters wrote to their disks is gone before the next one begins.
+"""
 
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test asserts times: how long one example takes tells of the machine's load
+settings.register_profile("farm", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("farm")
 
 _DISKS = ("*/clusters/*/hosts/*/work.img", "*/clusters/*/storage/*.img")
 

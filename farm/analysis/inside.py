@@ -98,8 +98,8 @@ class _Walk:
         """Consecutive commits after `base`."""
         chosen = _spread(commits)
         pairs = list(zip(chosen, [base, *chosen[:-1]], strict=True))
-        if any(pair not in self.shown for pair in pairs):
-            return Found(unasked=(tuple(pairs),))
+        if missing := tuple(pair for pair in pairs if pair not in self.shown):
+            return Found(unasked=(missing,))  # two merges may share a part of their stretches
         return _all([self._look(pair, commits) for pair in pairs])
 
     def _look(self, pair: Pair, commits: Sequence[str]) -> Found:

@@ -12,6 +12,7 @@ from scenarios.sweeps import Sweep
 
 DECLARED = (
     Number("memory_mib", 128, 96, 4096, "MiB", "the guest's memory"),
+    Number("vcpus", 0, 1, 8, "CPUs", "0 is as the stack says"),
     Choice("firmware", "none", ("none", "seabios"), "what boots the kernel"),
     Several("methods", ("copy", "overlay"), ("copy", "overlay"), "how the disk is made"),
 )
@@ -19,7 +20,7 @@ DECLARED = (
 
 def test_what_is_not_given_is_as_by_default() -> None:
     values = parameters.read(DECLARED, {"memory_mib": 512})
-    assert values == {"memory_mib": 512, "firmware": "none", "methods": ("copy", "overlay")}
+    assert values == {"memory_mib": 512, "vcpus": 0, "firmware": "none", "methods": ("copy", "overlay")}
 
 
 @pytest.mark.parametrize(
@@ -28,12 +29,13 @@ def test_what_is_not_given_is_as_by_default() -> None:
         ({"memory_mib": 64}, r"memory_mib = 64 must be a whole number from 96 to 4096 \(MiB\)"),
         ({"memory_mib": True}, "memory_mib = True must be a whole number"),
         ({"memory_mib": "128"}, "memory_mib = '128' must be a whole number"),
+        ({"vcpus": 9}, r"vcpus = 9 must be a whole number from 1 to 8 \(CPUs\), or 0"),
         ({"firmware": "bios"}, "firmware = 'bios' must be one of none, seabios"),
         ({"methods": []}, r"methods = \[\] must be a list of some of copy, overlay"),
         ({"methods": ["copy", "copy"]}, "methods = .* must be a list of some of"),
         ({"methods": "copy"}, "methods = 'copy' must be a list of some of"),
         ({"memory_mb": 128}, "unknown parameter 'memory_mb'; did you mean 'memory_mib'"),
-        ({"colour": 1}, r"unknown parameter 'colour' \(there are: memory_mib, firmware, methods\)"),
+        ({"colour": 1}, r"unknown parameter 'colour' \(there are: memory_mib, vcpus, firmware, methods\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict[str, object], message: str) -> None:

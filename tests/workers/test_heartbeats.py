@@ -112,7 +112,7 @@ def test_a_collector_that_was_stopped_is_no_more() -> None:
         again.bind(("127.0.0.1", port))  # the port is free again
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(noise=st.lists(st.binary(max_size=600), max_size=20))
 def test_noise_is_not_heard_and_stops_nothing(noise: list[bytes]) -> None:
     port = heartbeats.start("127.0.0.1")

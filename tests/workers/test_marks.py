@@ -68,7 +68,7 @@ class Marks(RuleBasedStateMachine):
 
 
 TestMarks = Marks.TestCase
-TestMarks.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestMarks.settings = settings(max_examples=30, stateful_step_count=15)
 
 
 def test_two_processes_cannot_hold_one_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -31,7 +31,6 @@ def known(aa: list[BlockTable], ordinary: list[BlockTable]) -> Noise:
     return found
 
 
-@settings(deadline=None)
 @given(st.floats(0.005, 0.4), st.integers(0, 2**32 - 1))
 def test_the_floor_recovers_a_known_variation(scatter: float, seed: int) -> None:
     """Whatever levels and moods are: 800 degrees of freedom know a standard deviation within a seventh, nearly always."""

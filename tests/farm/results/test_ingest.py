@@ -297,7 +297,7 @@ def rows_after(farmhouse: Farmhouse, tar: bytes) -> dict[str, list[dict[str, Any
     return {**rows, "bundle": [{**row, "sha256": "another file"} for row in rows["bundle"]]}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_changed_byte_never_lets_anything_else_in(
     farmhouse: Farmhouse, honest: Honest, data: st.DataObject
@@ -311,7 +311,7 @@ def test_one_changed_byte_never_lets_anything_else_in(
     assert rows == honest.rows or rows["sample"] == rows["outcome"] == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.binary(max_size=2000), position=st.floats(0, 1))
 def test_noise_in_the_archive_lets_nothing_else_in(
     farmhouse: Farmhouse, honest: Honest, noise: bytes, position: float
@@ -323,7 +323,7 @@ def test_noise_in_the_archive_lets_nothing_else_in(
     assert rows == honest.rows or rows["sample"] == rows["outcome"] == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.binary(max_size=200), position=st.floats(0, 1))
 def test_noise_in_the_file_makes_a_reason_and_no_exception(
     farmhouse: Farmhouse, honest: Honest, noise: bytes, position: float

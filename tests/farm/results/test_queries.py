@@ -292,7 +292,7 @@ def test_rejected_bundle_never_shows_in_public(farmhouse: Farmhouse) -> None:
     assert queries.bundles(farmhouse.engine, public_scope(farmhouse.inventory)) == []
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.tuples(st.sampled_from(["acorn", "birch"]), st.sampled_from([None, "acorn", "birch"]), st.booleans())
