@@ -220,16 +220,40 @@ def test_what_a_killed_session_left_is_swept_and_nothing_else(
     assert visitor.sweep(cluster)["things"] == []
 
 
-def test_who_may_not_choose_hosts_is_told_the_clouds_own_words(visitor: Visitor, cloud: SomebodysCloud) -> None:
+def test_who_is_no_administrator_measures_what_the_cloud_allows_and_is_told_the_rest_in_its_words(
+    visitor: Visitor, cloud: SomebodysCloud, flavor: str
+) -> None:
     let_in(visitor.home, plain_user(cloud))
     before = things_in(cloud)
-    plan = visitor.plan(cloud.planned("nova:h1", "nova:h2", flavor=""), "boot", session="plain-user")
-    assert visitor.run(plan) == (0, "")
+    cluster = cloud.planned("nova", "nova:h1", flavor=flavor)
+    assert visitor.run(visitor.plan(cluster, "boot", "live_migration", session="plain-user")) == (0, "")
+    manifest, _, _ = read_bundle(visitor.bundle)
+    told = {one.scenario: (one.outcome, str(one.reason)) for one in manifest.outcomes}
+    assert told["boot"] == ("measured", "None")
+    assert told["live_migration"][0] == "unsupported"
+    assert "/action answers 403" in told["live_migration"][1]
+    assert read_facts(visitor.bundle).declared["hypervisors"].startswith("not told: ")
+    assert things_in(cloud) == before
+
+
+def test_who_may_make_no_flavor_has_to_be_given_one(visitor: Visitor, cloud: SomebodysCloud) -> None:
+    let_in(visitor.home, plain_user(cloud))
+    before = things_in(cloud)
+    assert visitor.run(visitor.plan(cloud.planned("nova"), "boot", session="no-flavor")) == (0, "")
     manifest, _, _ = read_bundle(visitor.bundle)
     (boot,) = manifest.outcomes
     assert boot.outcome == "unsupported"
     assert "POST /flavors answers 403" in str(boot.reason)
     assert things_in(cloud) == before
+
+
+@pytest.fixture
+def flavor(cloud: SomebodysCloud) -> Iterator[str]:
+    """One of the cloud's own, with a disk, as Nova wants it for those who administer nothing."""
+    asked = {"name": f"small-{secrets.token_hex(4)}", "ram": 256, "vcpus": 1, "disk": 1}
+    number = cloud.client.compute("POST", "/flavors", {"flavor": asked}).body["flavor"]["id"]
+    yield str(asked["name"])
+    cloud.client.compute("DELETE", f"/flavors/{number}")
 
 
 def plain_user(cloud: SomebodysCloud) -> dict[str, Any]:
