@@ -1,8 +1,10 @@
 """Clusters compared: the same build in sessions that are matched in time, raw values, the session as the unit."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 import pandas as pd
 
@@ -40,6 +42,12 @@ class _Match:
     theirs: _Level
     slots: tuple[Slot, ...]
     settled: bool
+
+    @property
+    def values(self) -> tuple[list[float], list[float]]:
+        """One logarithm for each matched session, ours and theirs: all that is compared."""
+        ours, theirs = ([level.values[slot] for slot in self.slots] for level in (self.ours, self.theirs))
+        return ours, theirs
 
     @property
     def ready(self) -> bool:
@@ -102,15 +110,13 @@ def _matches(
 
 
 def _judge(family: Sequence[_Match], columns: Mapping[str, str]) -> Iterator[ComparisonRow]:
-    estimates = [
-        welch([match.ours.values[slot] for slot in match.slots], [match.theirs.values[slot] for slot in match.slots])
-        for match in family
-    ]
+    estimates = [welch(*match.values) for match in family]
     ready = [i for i, match in enumerate(family) if match.ready]
     p_values = [p for i in ready if (p := estimates[i].p_value) is not None]
     adjusted = dict(zip(ready, holm(p_values), strict=True))
     for i, (match, estimate) in enumerate(zip(family, estimates, strict=True)):
         metric = match.ours.metric
+        level, other_level = (math.exp(fmean(values)) for values in match.values)
         verdict: Verdict = "not judged"
         if i in adjusted:
             verdict = verdict_of(estimate, adjusted[i], metric.delta, CLUSTER_FAMILY_ALPHA)
@@ -121,6 +127,8 @@ def _judge(family: Sequence[_Match], columns: Mapping[str, str]) -> Iterator[Com
             between="clusters",
             revision=match.revision,
             other_revision=None,
+            level=level,
+            other_level=other_level,
             replication="session",
             sessions=estimate.n,
             p_adjusted=adjusted.get(i),

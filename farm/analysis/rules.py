@@ -8,7 +8,7 @@ from farm.analysis.student import t_quantile
 
 Verdict = Literal["different", "no difference beyond δ", "inconclusive", "not judged"]
 
-ANALYSIS_VERSION = 4
+ANALYSIS_VERSION = 5
 
 BLOCKS_NEEDED = 5  # whole blocks below which a revision is not judged against its parent
 SESSIONS_NEEDED = 2  # independent sessions below which nothing is confirmed

@@ -287,6 +287,8 @@ class ComparisonRow(Owned, Base):
     metric: Mapped[str] = mapped_column(String(64))
     unit: Mapped[str] = mapped_column(String(16))
     params: Mapped[dict[str, Any]]
+    level: Mapped[float | None]  # between clusters: of `cluster`, in the matched sessions that the ratio is of
+    other_level: Mapped[float | None]  # of `other_cluster`, in the same; their quotient is the ratio
     ratio: Mapped[float | None]
     low: Mapped[float | None]
     high: Mapped[float | None]

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from reports.charts import ratio_chart
 from reports.judged import DIFFERENT, Judged, verdict_counts
-from reports.material import CheckInView, ClusterView, Figure, Material
+from reports.material import CheckInView, ClusterView, Material
 from reports.metrics import interval_text, ratio_text
 from reports.pages import Page
 
@@ -19,9 +19,12 @@ class ClusterRow:
     """One metric of one build on both clusters."""
 
     judged: Judged
-    figure: Figure | None
-    other_figure: Figure | None
     verdict_text: str
+
+    def level(self, cluster: str) -> float | None:
+        """What the ratio has of that cluster: the geometric mean over the matched sessions."""
+        row = self.judged.row
+        return row.level if cluster == row.cluster else row.other_level
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
 
 def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
     weightiest = {item.metric: item for item in sorted(found, key=lambda item: item.weight)}
-    rows = [_row(material, checkin, weightiest[metric]) for metric in sorted(weightiest)]
+    rows = [ClusterRow(item, _verdict_words(material, item)) for _, item in sorted(weightiest.items())]
     first, other = found[0].row.cluster, str(found[0].row.other_cluster)
     return BuildComparison(
         checkin,
@@ -128,16 +131,6 @@ def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> Bui
         _headline(rows),
         any(not row.judged.provisional for row in rows),
         material.fidelity_of(first) == material.fidelity_of(other),
-    )
-
-
-def _row(material: Material, checkin: CheckInView, item: Judged) -> ClusterRow:
-    other = str(item.row.other_cluster)
-    return ClusterRow(
-        item,
-        material.figure(item.metric, item.row.cluster, checkin.revision),
-        material.figure(item.metric, other, checkin.revision),
-        _verdict_words(material, item),
     )
 
 

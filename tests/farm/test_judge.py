@@ -205,6 +205,24 @@ def test_clusters_are_compared_over_sessions(tmp_path: Path) -> None:
     assert {row.verdict for row in rows if row.metric != "vmm_ms"} <= {"different", "inconclusive"}
 
 
+def test_a_ratio_between_clusters_stands_with_the_values_it_is_made_of(tmp_path: Path) -> None:
+    """A session that the other cluster has no match for, of a host in another mood, is in neither value."""
+    farm = a_farm(tmp_path)
+    for session in farm.ask("history", [1, 2, 3]):
+        farm.measure(session)
+    farm.judge()
+    before = {one.id: (one.level, one.other_level) for one in farm.comparisons(between="clusters")}
+    assert None not in {level for levels in before.values() for level in levels}
+    farm.host_factor = 9.0
+    measure_all(farm, "alone", [1, 2, 3], clusters=["acorn"])
+    farm.judge()
+    rows = farm.comparisons(between="clusters")
+    assert [(row.level, row.other_level) for row in rows] == list(before.values())
+    made_of = [(row.level or 0.0) / (row.other_level or 1.0) for row in rows]
+    assert made_of == pytest.approx([row.ratio for row in rows])
+    assert {(row.level, row.other_level) for row in farm.comparisons(between="revisions")} == {(None, None)}
+
+
 def test_clusters_of_two_sessions_are_not_judged(tmp_path: Path) -> None:
     farm = a_farm(tmp_path)
     for session in farm.ask("history", [1, 2, 3])[:4]:

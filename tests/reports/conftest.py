@@ -461,7 +461,8 @@ def _against_clusters() -> list[tables.ComparisonRow]:
     rows = []
     for number in range(len(SUBJECTS)):
         for entry in METRICS:
-            ratio = factor(number, "acorn", entry[0], entry[2]) / factor(number, "birch", entry[0], entry[2])
+            ours, theirs = (entry[4] * factor(number, name, entry[0], entry[2]) for name in ("acorn", "birch"))
+            ratio = ours / theirs
             verdict = "different" if ratio != 1 and entry[5] < 0.1 else "inconclusive"
             verdict = "not judged" if entry[0] == "live_migration" else verdict
             rows.append(
@@ -469,6 +470,8 @@ def _against_clusters() -> list[tables.ComparisonRow]:
                     "acorn",
                     number,
                     entry,
+                    level=ours,
+                    other_level=theirs,
                     ratio=ratio,
                     verdict=verdict,
                     between="clusters",
