@@ -10,6 +10,11 @@ from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, Plann
 from scenarios.strict import BadData, read_toml
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_LENT = (
+    "what can be lent today: hosts of this machine (uri = 'local:debian12' or 'local:backports', driver 'qemu') "
+    "or an OpenStack through its APIs ('nova' or 'nova:COMPUTE', driver 'openstack'); not yet machines through ssh"
+)
+_URIS = {"qemu": r"local:(debian12|backports)", "openstack": r"nova(:[!-~]+)?"}  # what workers have
 
 
 @dataclass(frozen=True)
@@ -92,8 +97,10 @@ class Cluster:
         if self.cloud is None and not self.storage.disks:
             raise ValueError("needs a [storage] with disks")
         for host in self.host:
-            if (re.fullmatch(r"nova(:[!-~]+)?", host.uri) is not None) != (self.cloud is not None):
-                raise ValueError(f"host {host.name!r}: uri = {host.uri!r} is not one of driver {self.driver!r}")
+            if not re.fullmatch(_URIS[self.driver], host.uri):
+                raise ValueError(
+                    f"host {host.name!r}: uri = {host.uri!r} is not one of driver {self.driver!r}; {_LENT}"
+                )
 
     @property
     def resources(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session as Transaction
 
 from farm.inventory import Cluster
+from farm.names import there_are
 from farm.reservations import Booking
 from farm.results.builds import known
 from farm.results.tables import Session, SessionState
@@ -273,7 +274,7 @@ def planned_scenarios(asked: Sequence[ScenarioSettings]) -> tuple[PlannedScenari
     ways: list[tuple[str, parameters.Values]] = []
     for one in chosen:
         if one.name not in SCENARIOS:
-            raise BadData(f"scenario '{one.name}' does not exist (there are: {', '.join(SCENARIOS)})")
+            raise BadData(f"scenario '{one.name}' does not exist {there_are(one.name, SCENARIOS)}")
         try:
             way = one.name, parameters.read(SCENARIOS[one.name].parameters, one.params)
         except ValueError as error:

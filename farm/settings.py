@@ -9,8 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from farm import stacks
-from scenarios import sweeps
+from farm import names, stacks
 from scenarios.strict import read_toml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -78,7 +77,7 @@ class NightlySettings:
         if self.at and not _TIME.fullmatch(self.at):
             raise ValueError(f"at = {self.at!r} must be a time in UTC such as '01:30', or empty for never")
         for name in self.sweeps:
-            sweeps.load(name)
+            names.check_sweep(name)
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ class FarmFile:
     def __post_init__(self) -> None:
         if not self.poll_interval_s > 0:
             raise ValueError(f"poll_interval_s = {self.poll_interval_s:g} must be above 0")
-        names = [one.name for one in self.repository]
-        if twice := [name for name in names if names.count(name) > 1]:
+        watched = [one.name for one in self.repository]
+        if twice := [name for name in watched if watched.count(name) > 1]:
             raise ValueError(f"repository '{twice[0]}' is there twice: each needs a name of its own")
 
 

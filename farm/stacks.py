@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from farm.names import there_are
 from scenarios.crossing import to_data
 from scenarios.recipe import Component, Recipe, Source
 from scenarios.strict import BadData, read_toml
@@ -21,7 +22,7 @@ def names() -> list[str]:
 def load(name: str) -> tuple[Recipe, str | None]:
     """A stack's recipe and the text of its lock, if it names one. Raises BadData."""
     if not _NAME.fullmatch(name) or name not in names():
-        raise BadData(f"there is no stack '{name}' (there are: {', '.join(names())})")
+        raise BadData(f"there is no stack '{name}' {there_are(name, names())}")
     recipe = read_toml(FOLDER / f"{name}.toml", Recipe)
     if recipe.lock is None:
         return recipe, None
@@ -36,7 +37,7 @@ def check(name: str, component: str) -> None:
     recipe, _ = load(name)
     there = [one.name for one in recipe.component]
     if component not in there:
-        raise BadData(f"stack '{name}' has no component '{component}' (it has: {', '.join(there)})")
+        raise BadData(f"stack '{name}' has no component '{component}' {there_are(component, there)}")
 
 
 def at_commit(name: str, component: str, url: str, commit: str) -> tuple[dict[str, object], str | None]:

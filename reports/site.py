@@ -24,6 +24,7 @@ from sqlalchemy import Engine
 from farm.analysis import rules
 from farm.inventory import Cluster
 from farm.results import queries
+from farm.results.signatures import allowed_signers
 from farm.settings import CHECKOUT, Settings
 from reports.branding import safe_link, safe_logo
 from reports.bundles import publish_bundle
@@ -92,7 +93,11 @@ def _digest(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster]
     """Of everything that the site is made of: results, inventory, logos and the code that writes it."""
     logos = {name: _bytes_of(settings.farm.inventory / cluster.donor.logo) for name, cluster in inventory.items()}
     results = queries.publication_digest(engine, queries.public_scope(inventory))
-    return digest_of([results, repr(sorted(inventory.items())), logos, _code_digest()])
+    return digest_of([results, repr(sorted(inventory.items())), logos, _signers(inventory, settings), _code_digest()])
+
+
+def _signers(inventory: Mapping[str, Cluster], settings: Settings) -> str:
+    return allowed_signers((one for _, one in sorted(inventory.items()) if one.publish), settings.home)
 
 
 def _bytes_of(path: Path) -> str:
@@ -154,6 +159,7 @@ def _write(engine: Engine, settings: Settings, inventory: Mapping[str, Cluster],
     render = _renderer(material)
     for page in _pages(material, findings, _publish_bundles(material, settings, edition)):
         _write_text(edition / page.path, render(page))
+    _write_text(edition / "data" / "allowed_signers", _signers(inventory, settings))
     for path, content in data_files(material, findings):
         _write_text(edition / path, content)
     shutil.copyfile(_TEMPLATES / "site.css", edition / "site.css")

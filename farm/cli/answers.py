@@ -8,10 +8,12 @@ from farm import answers
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.limits import held_samples
+from farm.names import did_you_mean
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 from farm.sessions import planned_scenarios
 from farm.settings import ScenarioSettings
+from scenarios.registry import SCENARIOS
 
 _RESULT_COLUMNS = (
     *("cluster", "revision", "scenario", "metric", "params", "value", "unit", "share", "block", "valid", "fidelity"),
@@ -79,7 +81,10 @@ def show_results(arguments: argparse.Namespace, context: Context) -> int:
         raise UsageError(f"'{arguments.session}' is no session: see 'farm session list'")
     if arguments.revision is not None:
         wanted["revision"] = _revision(context, arguments.revision)
-    _print(answers.results(held_samples(context.engine, EVERYTHING, **wanted)), _RESULT_COLUMNS, arguments.json)
+    samples = held_samples(context.engine, EVERYTHING, **wanted)
+    if arguments.metric is not None and not len(samples):
+        _check_metric(arguments.metric, arguments.scenario)
+    _print(answers.results(samples), _RESULT_COLUMNS, arguments.json)
     return 0
 
 
@@ -107,6 +112,15 @@ def show_regressions(arguments: argparse.Namespace, context: Context) -> int:
     check_ins = queries.check_ins(context.engine, EVERYTHING)
     _print(answers.regressions(found, check_ins), _REGRESSION_COLUMNS, arguments.json)
     return 0
+
+
+def _check_metric(name: str, scenario: str | None) -> None:
+    """Raises UsageError for a metric that no scenario has, or not the one that is asked of."""
+    asked = SCENARIOS.values() if scenario is None else [SCENARIOS[scenario]]
+    known = sorted({metric.name for one in asked for metric in one.metrics})
+    if name not in known:
+        where = f"scenario '{scenario}' has" if scenario else "there is"
+        raise UsageError(f"{where} no metric '{name}': {did_you_mean(name, known)} scenarios/README.md tells them")
 
 
 def _print(rows: Sequence[dict[str, Any]], columns: Sequence[str], as_json: bool) -> None:

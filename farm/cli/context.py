@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from farm.cli.errors import UsageError
 from farm.inventory import Cluster, load_inventory
+from farm.names import there_are
 from farm.results.database import open_database
 from farm.sessions import planned_scenarios
 from farm.settings import Settings, load_settings
@@ -37,8 +38,14 @@ class Context:
     def cluster(self, name: str) -> Cluster:
         """Raises UsageError naming the clusters there are."""
         if name not in self.inventory:
-            raise UsageError(f"no cluster '{name}'; there are: {', '.join(self.inventory)}")
+            raise UsageError(f"no cluster '{name}' {there_are(name, self.inventory)}")
         return self.inventory[name]
+
+    def require_clusters(self) -> None:
+        """Raises UsageError where there is none to measure on."""
+        if not self.inventory:
+            folder = self.settings.farm.inventory
+            raise UsageError(f"no cluster in {folder}: each needs a file NAME.toml there, as in inventory/acorn.toml")
 
 
 def print_json(data: Any) -> None:

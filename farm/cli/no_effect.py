@@ -9,6 +9,7 @@ from farm.cli.context import Context
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
 from farm.limits import held_samples
+from farm.names import there_are
 from farm.no_effect import NoEvidence, evidence
 from farm.results import queries
 from farm.results.queries import EVERYTHING
@@ -33,7 +34,7 @@ def register(actions: Any) -> None:
 
 def write_evidence(arguments: argparse.Namespace, context: Context) -> int:
     if arguments.scenario not in SCENARIOS:
-        raise UsageError(f"no scenario '{arguments.scenario}'; there are: {', '.join(SCENARIOS)}")
+        raise UsageError(f"no scenario '{arguments.scenario}' {there_are(arguments.scenario, SCENARIOS)}")
     rows = queries.sessions(context.engine, EVERYTHING), queries.bundles(context.engine, EVERYTHING)
     samples = held_samples(context.engine, EVERYTHING, scenario=arguments.scenario)
     try:

@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def register(commands: Any) -> None:
 
 
 def run_up(arguments: argparse.Namespace, context: Context) -> int:
+    _require_what_it_needs(context)
     if not (arguments.once or arguments.attach):
         return _up_in_background(context)
     supervisor = _start(context)
@@ -99,11 +101,19 @@ def run_status(arguments: argparse.Namespace, context: Context) -> int:
     return 0
 
 
-def _start(context: Context) -> Supervisor:
-    """Prepare and start everything; what a killed farm left running is ended first, since it would hold the ports."""
+def _require_what_it_needs(context: Context) -> None:
+    """Raises UsageError before anything is made or started."""
     home = context.settings.home
     if not context.settings.farm.repository:
         raise UsageError(f"{context.settings.file} watches no repository: add a [[repository]] with name and url")
+    context.require_clusters()
+    if not (home / "venv" / "bin" / "python").exists():
+        raise UsageError(f"{home} is not set up: run FARM_HOME={shlex.quote(str(home))} ./setup.sh first")
+
+
+def _start(context: Context) -> Supervisor:
+    """Prepare and start everything; what a killed farm left running is ended first, since it would hold the ports."""
+    home = context.settings.home
     if (pid := supervisor_pid(home / "run" / "supervisor.lock")) is not None:
         raise UsageError(f"the farm runs already (pid {pid}): 'farm status' shows it, 'farm down' ends it")
     Supervisor(home, []).stop()

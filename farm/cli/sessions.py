@@ -11,6 +11,7 @@ from farm.cli import no_effect
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
+from farm.names import check_sweep, there_are
 from farm.results.database import transact
 from farm.results.queries import EVERYTHING, bundles, check_ins, outcomes
 from farm.results.queries import session as find_session
@@ -72,6 +73,7 @@ def register(commands: Any) -> None:
 
 
 def run_session(arguments: argparse.Namespace, context: Context) -> int:
+    context.require_clusters()
     repository = _repository(context, arguments.repository)
     clusters = [context.cluster(name).name for name in arguments.cluster or context.inventory]
     now = datetime.datetime.now(datetime.UTC)
@@ -107,7 +109,7 @@ def _check_asked(arguments: argparse.Namespace) -> None:
     planned_scenarios(tuple(ScenarioSettings(scenario) for scenario in arguments.scenario or ()))
     if arguments.sweep is None:
         return
-    sweeps.load(arguments.sweep)
+    check_sweep(arguments.sweep)
     if arguments.scenario or arguments.quick or arguments.base:
         raise UsageError("--sweep says itself what is measured: leave out --scenario, --quick and --base")
 
@@ -140,7 +142,7 @@ def _question(
 
 def list_all(arguments: argparse.Namespace, context: Context) -> int:
     if arguments.state is not None and arguments.state not in TRANSITIONS:
-        raise UsageError(f"no state '{arguments.state}'; there are: {', '.join(TRANSITIONS)}")
+        raise UsageError(f"no state '{arguments.state}' {there_are(arguments.state, TRANSITIONS)}")
     if arguments.cluster is not None:
         context.cluster(arguments.cluster)
     states = None if arguments.state is None else [arguments.state]

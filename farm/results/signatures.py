@@ -1,5 +1,6 @@
 """Who signed a bundle: `ssh-keygen -Y verify` against the keys that the inventory lists for its cluster."""
 
+import base64
 import datetime
 import subprocess
 import tempfile
@@ -33,6 +34,33 @@ def check_signature(
     if _verifies(manifest, signature, cluster, _public_keys(valid, home)):
         return
     raise Rejected(_why_not(manifest, signature, cluster, inventory, home, now))
+
+
+def allowed_signers(clusters: Iterable[Cluster], home: Path) -> str:
+    """The clusters' public keys for everybody: `ssh-keygen`'s format, with the times in which each key is valid."""
+    lines = []
+    for cluster in clusters:
+        for key in cluster.signing_key:
+            # what is no public key is left out: a file that the inventory names by mistake may hold a private one
+            public = filter(_is_public, _public_keys([key], home))
+            lines += [f"{cluster.name} {_options(key)} {one}\n" for one in public]
+    return "".join(lines)
+
+
+def _options(key: SigningKey) -> str:
+    times = (("valid-after", key.valid_from), ("valid-before", key.valid_until))
+    told = [f'{name}="{_utc(time).astimezone(datetime.UTC):%Y%m%d%H%M%SZ}"' for name, time in times if time]
+    return ",".join([f'namespaces="{NAMESPACE}"', *told])
+
+
+def _is_public(key: str) -> bool:
+    """Whether the body is the kind of key that stands before it, as in every public key of ssh and no private one."""
+    kind, body = key.split()
+    try:
+        blob = base64.b64decode(body, validate=True)
+    except ValueError:
+        return False
+    return blob[:4] == len(kind).to_bytes(4, "big") and blob[4 : 4 + len(kind)] == kind.encode()
 
 
 def _why_not(

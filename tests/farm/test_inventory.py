@@ -1,12 +1,15 @@
 """Inventory files: the operator's own guest, and what a donor promises."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from farm.inventory import Cluster
-from scenarios.crossing import PlannedCloud, PlannedGuest
+from scenarios.contract import Failed
+from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost
 from scenarios.strict import BadData, parse_toml
+from workers.hosts.namespaces import LocalCluster
 
 ACORN = (Path(__file__).resolve().parents[2] / "inventory" / "acorn.toml").read_text()
 GUEST = f"""
@@ -85,6 +88,33 @@ def test_a_cloud_that_cannot_be_is_refused_by_name(right: str, wrong: str, told:
     assert right in THEIRS
     with pytest.raises(BadData, match=told):
         parse_toml(THEIRS.replace(right, wrong), Cluster, source="acorn.toml")
+
+
+@pytest.mark.parametrize("uri", ["ssh://h1.example", "qemu+ssh://root@h1/system", "local:debian13", "local", ""])
+def test_hosts_that_no_worker_has_are_refused_with_what_can_be_lent_today(uri: str) -> None:
+    with pytest.raises(
+        BadData, match="local:debian12.*local:backports.*OpenStack.*not yet machines through ssh"
+    ) as told:
+        parse_toml(ACORN.replace("local:debian12", uri), Cluster, source="acorn.toml")
+    assert f"uri = {uri!r}" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("uri", ["local:debian12", "local:backports", "local:debian13", "ssh://h1.example"])
+def test_the_inventory_takes_the_very_hosts_that_a_worker_makes(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "cache" / "software" / "backports" / "root" / "usr").mkdir(parents=True)
+    planned = PlannedCluster("any", "qemu", (PlannedHost("h1", uri, "here"),), storage_disks=1, storage_disk_mib=64)
+    assert _is_taken(
+        lambda: parse_toml(ACORN.replace("local:debian12", uri), Cluster, source="acorn.toml"), BadData
+    ) == (_is_taken(lambda: LocalCluster(tmp_path, planned), Failed))
+
+
+def _is_taken(read: Callable[[], object], refusal: type[Exception]) -> bool:
+    try:
+        read()
+    except refusal:
+        return False
+    return True
 
 
 def test_hosts_that_are_ours_need_disks_for_a_store_and_are_no_places_in_a_cloud() -> None:

@@ -27,6 +27,12 @@ def taken_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+def make_up(home: Path) -> None:
+    """A home that looks set up."""
+    (home / "venv" / "bin").mkdir(parents=True)
+    (home / "venv" / "bin" / "python").touch()
+
+
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line on standard error."""
     assert main(arguments) == 2
@@ -44,10 +50,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ('[campaign]\nblocks = "many"', "campaign.blocks must be a list"),
         ('clusters = ["akorn"]', "'akorn' is not in"),
         ('inventory = "nowhere"', "no such folder of cluster files"),
-        ('[[scenario]]\nname = "boots"', "scenario 'boots' does not exist (there are: boot, "),
+        ('[[scenario]]\nname = "boots"', "scenario 'boots' does not exist (did you mean 'boot'? there are: boot, "),
         ('database = "nosuch://x"', "database: the URL cannot be used"),
         ("[addresses]\nsite_port = 9000\nworker_port = 9000", "the ports 9000, 8011, 9000 must differ"),
         ("[[", "not valid TOML"),
+        ('[nightly]\nsweeps = ["upload-paralel"]', "no sweep 'upload-paralel' (did you mean 'upload-parallel'"),
+        (REPOSITORY + 'stack = "swfit"', "there is no stack 'swfit' (did you mean 'swift'? there are: "),
         ("poll_interval_s = 0", "poll_interval_s = 0 must be above 0"),
         ("[campaign]\nhistory = 0", "history and session_deadline_s must be at least 1"),
         ("[campaign]\nsession_deadline_s = -5", "history and session_deadline_s must be at least 1"),
@@ -75,10 +83,30 @@ def test_settings_without_a_repository_start_nothing(
     assert not home.exists()
 
 
+@pytest.mark.parametrize("arguments", [("session", "run"), ("up",), ("up", "--once")])
+def test_without_a_cluster_nothing_is_asked_or_started(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "none").mkdir()
+    file = tmp_path / "farm.toml"
+    file.write_text(f'inventory = "none"\n{REPOSITORY}')
+    assert f"no cluster in {tmp_path / 'none'}: " in refusal(capsys, "--settings", str(file), *arguments)
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("how", [(), ("--once",), ("--attach",)])
+def test_a_home_that_was_never_set_up_starts_nothing(
+    home: Path, capsys: pytest.CaptureFixture[str], how: tuple[str, ...]
+) -> None:
+    assert f"run FARM_HOME={home} ./setup.sh first" in refusal(capsys, "up", *how)
+    assert not home.exists()
+
+
 def test_a_taken_port_is_named_with_its_setting(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], taken_port: int
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str], taken_port: int
 ) -> None:
     file = tmp_path / "farm.toml"
+    make_up(home)
     file.write_text(f"{REPOSITORY}[addresses]\nbuildbot_port = {taken_port}\n")
     told = refusal(capsys, "--settings", str(file), "up", "--once")
     assert str(taken_port) in told
@@ -89,16 +117,19 @@ def test_a_taken_port_is_named_with_its_setting(
     ("arguments", "told"),
     [
         (("compare", "acorn"), "name two clusters"),
-        (("compare", "acorn", "oak"), "no cluster 'oak'; there are: acorn, birch"),
+        (("compare", "acorn", "oak"), "no cluster 'oak' (there are: acorn, birch)"),
         (("results", "--cluster", "oak"), "no cluster 'oak'"),
         (("results", "--revision", "abc"), "'abc' is no check-in"),
-        (("results", "--scenario", "bot"), "scenario 'bot' does not exist"),
+        (("results", "--cluster", "brich"), "no cluster 'brich' (did you mean 'birch'? there are: acorn, birch)"),
+        (("results", "--scenario", "bot"), "scenario 'bot' does not exist (did you mean 'boot'? there are: boot, "),
+        (("results", "--metric", "answer"), "there is no metric 'answer': did you mean 'answer_ms'"),
+        (("results", "--scenario", "boot", "--metric", "goodput_mib_s"), "'boot' has no metric 'goodput_mib_s'"),
         (("results", "--session", "abc"), "'abc' is no session"),
-        (("session", "list", "--state", "lost"), "no state 'lost'; there are: queued, reserved, running, "),
+        (("session", "list", "--state", "lost"), "no state 'lost' (there are: queued, reserved, running, "),
         (("session", "list", "--cluster", "oak"), "no cluster 'oak'"),
         (("session", "show", "abc"), "'abc' is no session"),
         (("session", "cancel", "abc"), "'abc' is no session"),
-        (("session", "evidence", "abc", "dance"), "no scenario 'dance'; there are: boot, "),
+        (("session", "evidence", "abc", "dance"), "no scenario 'dance' (there are: boot, "),
         (("session", "evidence", "abc", "boot"), "abc is no A/A session that brought back a bundle"),
         (("session", "run", "--repository", "mine"), "name a watched repository"),
         (("session", "run"), "does not answer"),
