@@ -45,8 +45,13 @@ class MeasuredMetric:
 
     @property
     def may_be_judged(self) -> bool:
-        """Whether its scenario lets anybody be judged by it; the rest is shown in tables, and in no overview."""
-        return self.declared is None or self.declared.judged
+        """Whether its scenario lets anybody be judged by it; the rest is shown in tables, and in no overview.
+
+        A version that is gone is judged by the present declaration of the same name, so that is asked.
+        """
+        scenario = SCENARIOS.get(self.scenario)
+        metrics = scenario.metrics if scenario else ()
+        return all(metric.judged for metric in metrics if metric.name == self.metric)
 
     @cached_property
     def asked(self) -> dict[str, str]:

@@ -444,10 +444,8 @@ def _outcome(session: tables.Session, block: int, number: int, failed: bool) -> 
 
 
 def _may_be_judged(entry: tuple[str, dict[str, str], str, str, float, float]) -> bool:
-    """What a scenario declares not judged gets no verdict; nobody knows that of a version that is gone."""
-    scenario = SCENARIOS[entry[0]]
-    declared = next((metric for metric in scenario.metrics if metric.name == entry[2]), None)
-    return VERSION[entry[0]] != scenario.version or declared is None or declared.judged
+    """What a scenario declares not judged gets no verdict."""
+    return all(metric.judged for metric in SCENARIOS[entry[0]].metrics if metric.name == entry[2])
 
 
 def _against_parents() -> list[tables.ComparisonRow]:

@@ -24,3 +24,8 @@ def test_a_method_speaks_for_itself() -> None:
         "scenario": "cow_start", "version": version, "metric": "create_ms", "params": {"method": "overlay"}, "unit": "ms"
     }  # fmt: skip
     assert MeasuredMetric.of(row).title == "cow start, overlay: making the disk"
+
+
+def test_a_version_that_is_gone_is_judged_by_what_is_declared_now() -> None:
+    gone = [MeasuredMetric("boot", 0, name, (), "ms") for name in ("vmm_ms", "answer_ms", "forgotten_ms")]
+    assert [metric.may_be_judged for metric in gone] == [False, True, True]

@@ -422,7 +422,7 @@ def test_what_is_declared_not_judged_waits_for_nothing(judged_site: Path) -> Non
     assert len(rows) == 2, "one for each cluster"
     assert all("declared not judged" in row and "provisional" not in row for row in rows)
     comparison = words_of(judged_site / "compare/acorn..birch.html")
-    assert re.search(r"Of 8 metrics: .*; 4 more are declared not judged\.", comparison)
+    assert re.search(r"Of 7 metrics: .*; 5 more are declared not judged\.", comparison)
     assert "declared not judged provisional" not in comparison
 
 
