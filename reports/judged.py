@@ -14,6 +14,7 @@ DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED = (
     "not judged",
 )
 VERDICTS = (DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED)
+DECLARED_NOT_JUDGED = "declared not judged"  # in place of a verdict, where the scenario lets nobody be judged by it
 SIGNS = {"worse": "▲", "better": "▼", "plain": "•"}
 
 
@@ -58,6 +59,11 @@ class Judged:
         return self.verdict == NOT_JUDGED
 
     @property
+    def waits(self) -> bool:
+        """Whether it will be judged when more of it is in."""
+        return self.provisional and self.metric.may_be_judged
+
+    @property
     def weight(self) -> tuple[bool, int, int]:
         """Where several campaigns compared the same, the weightiest is shown: judged, with the most replications."""
         return not self.provisional, self.n, self.row.id
@@ -79,6 +85,8 @@ class Judged:
     @property
     def verdict_text(self) -> str:
         """The verdict with its sign, for a revision against its parent."""
+        if not self.metric.may_be_judged:
+            return DECLARED_NOT_JUDGED
         if self.verdict == NO_DIFFERENCE:
             return f"no difference beyond δ = {self.row.delta * 100:.3g} %"
         if self.verdict != DIFFERENT or self.ratio is None:

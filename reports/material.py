@@ -15,7 +15,7 @@ from farm.inventory import Cluster
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, ProbeRow, Session
-from reports.judged import Judged
+from reports.judged import DECLARED_NOT_JUDGED, Judged, count_text
 from reports.limits import KnownLimit, Reached, limits_of, reached_by, reasons_of
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
@@ -109,12 +109,20 @@ class Figure:
         return self.checkin.short
 
     @property
+    def standing(self) -> str:
+        """Why nothing may be concluded from it, in a word; nothing where it was judged."""
+        if not self.metric.may_be_judged:
+            return DECLARED_NOT_JUDGED
+        return "provisional" if self.provisional else ""
+
+    @property
     def told(self) -> str:
-        told = f"{self.n} blocks in {self.sessions} sessions, {self.fidelity}, revision {self.short}"
+        counted = f"{count_text(self.n, 'block')} in {count_text(self.sessions, 'session')}"
+        told = f"{counted}, {self.fidelity}, revision {self.short}"
         if self.low is not None and self.high is not None:
             told = f"95 % interval {self.low:.4g} to {self.high:.4g} {self.unit}, {told}"
         told += f", {self.reached.told}" if self.reached else f", no limit: {self.no_limit}"
-        return told + (", provisional: not judged" if self.provisional else "")
+        return f"{told}, {self.standing}" if self.standing else told
 
 
 class Material:
@@ -192,12 +200,16 @@ class Material:
         return Judged(row, MeasuredMetric.of(vars(row)), self._by_revision[row.revision].short, against)
 
     @cached_property
+    def judged_check_ins(self) -> list[Judged]:
+        """Revisions against their parents that got a verdict."""
+        return [item for item in self.judged if item.row.between == "revisions" and not item.provisional]
+
+    @cached_property
     def figures(self) -> list[Figure]:
         """Every raw figure, by metric, cluster and check-in."""
         judged = {
             (item.metric, item.row.cluster, revision)
-            for item in self.judged
-            if item.row.between == "revisions" and item.verdict != "not judged"
+            for item in self.judged_check_ins
             for revision in (item.row.revision, item.row.other_revision)
         }
         return self._figures(self.samples, judged)

@@ -28,6 +28,7 @@ from farm.results.signatures import allowed_signers
 from farm.settings import CHECKOUT, Settings
 from reports.branding import safe_link, safe_logo
 from reports.bundles import publish_bundle
+from reports.judged import DECLARED_NOT_JUDGED
 from reports.limits import percent_text
 from reports.material import ClusterView, Material
 from reports.metrics import number_text, ratio_text
@@ -211,6 +212,7 @@ def _renderer(material: Material) -> Any:
         "views": list(material.clusters.values()),
         "fidelities": {name: material.fidelity_of(name) for name in material.clusters},
         "rules": rules,
+        "declared_not_judged": DECLARED_NOT_JUDGED,
     }
 
     def render(page: Page) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from farm.analysis.rules import BLOCKS_NEEDED, SESSIONS_NEEDED
 from reports.changes import changes
 from reports.charts import ratio_chart
 from reports.limits import KnownLimit
@@ -50,6 +51,7 @@ def _content(material: Material, view: ClusterView, findings: list[FindingView])
         "host_facts": facts.get("hosts", {}),
         "clock_bounds_s": facts.get("clock_bounds_s", {}),
         "runs": [session for session in material.sessions if session.cluster == view.name],
+        "judged": any(item.row.cluster == view.name for item in material.judged_check_ins),
         "findings": [finding for finding in findings if finding.cluster == view],
         "samples": len(samples),
         "void": _void(samples),
@@ -100,7 +102,17 @@ def _void(samples: Any) -> list[dict[str, Any]]:
 
 
 def _migrations(outcomes: list[Any]) -> dict[str, Any]:
-    """Live migrations tried, and the failed ones by fault."""
+    """Live migrations tried, and the failed ones by fault and reason, each with the session that saw it last."""
     mine = [row for row in outcomes if row.scenario == "live_migration"]
-    failed = Counter(row.fault or "unknown" for row in mine if row.outcome == "failed")
-    return {"tried": len(mine), "failed": sorted(failed.items())}
+    failed = [row for row in mine if row.outcome == "failed"]
+    counted = Counter((row.fault or "unknown", row.reason or "no reason was given") for row in failed)
+    seen_in = {(row.fault or "unknown", row.reason or "no reason was given"): row.session for row in failed}
+    blocks, sessions = {(row.session, row.block) for row in mine}, {row.session for row in mine}
+    return {
+        "tried": len(mine),
+        "failed": [
+            {"fault": key[0], "reason": plain(key[1]), "count": count, "session": seen_in[key]}
+            for key, count in sorted(counted.items())
+        ],
+        "provisional": len(blocks) < BLOCKS_NEEDED or len(sessions) < SESSIONS_NEEDED,
+    }

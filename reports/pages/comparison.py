@@ -7,24 +7,30 @@ from typing import Any
 
 from markupsafe import Markup
 
+from farm.analysis.limits import Limit
+from farm.analysis.rules import BLOCKS_NEEDED, SESSIONS_NEEDED
 from reports.charts import ratio_chart
-from reports.judged import DIFFERENT, Judged, verdict_counts
-from reports.material import CheckInView, ClusterView, Material
+from reports.judged import DECLARED_NOT_JUDGED, DIFFERENT, Judged, count_text, verdict_counts
+from reports.material import CheckInView, ClusterView, Figure, Material
 from reports.metrics import interval_text, ratio_text
 from reports.pages import Page
 
 
 @dataclass(frozen=True)
+class Side:
+    """What a ratio has of one cluster: the geometric mean over the matched sessions, and its share of the limit."""
+
+    value: float
+    share: float | None
+
+
+@dataclass(frozen=True)
 class ClusterRow:
-    """One metric of one build on both clusters."""
+    """One metric of one build on both clusters; `sides` by cluster."""
 
     judged: Judged
+    sides: dict[str, Side]
     verdict_text: str
-
-    def level(self, cluster: str) -> float | None:
-        """What the ratio has of that cluster: the geometric mean over the matched sessions."""
-        row = self.judged.row
-        return row.level if cluster == row.cluster else row.other_level
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,10 @@ def comparison_pages(material: Material) -> Iterator[Page]:
 
 
 def segments_sentence(material: Material, cluster: str) -> str | None:
-    """In words, whether parallel segments are faster on this cluster, from its newest check-in that has the figure."""
+    """In words, whether parallel segments are faster on this cluster, from its newest check-in that tells.
+
+    Before one was measured often enough, no more than how far that is.
+    """
     figures = [
         figure
         for figure in material.figures
@@ -96,16 +105,27 @@ def segments_sentence(material: Material, cluster: str) -> str | None:
     ]
     if not figures:
         return None
-    newest = max(figures, key=lambda figure: figure.checkin.number or 0)
+    newest = max(figures, key=lambda figure: (_tells(figure), figure.checkin.number or 0))
+    rests_on = f"{count_text(newest.n, 'block')} in {count_text(newest.sessions, 'session')}, {newest.fidelity}"
+    rests_on += f", revision {newest.short}"
+    donor = material.clusters[cluster].donor
+    if not _tells(newest):
+        needed = f"it takes {BLOCKS_NEEDED} blocks in {SESSIONS_NEEDED} sessions"
+        question = f"Whether uploading segments in parallel is faster than one PUT on {donor}"
+        return f"{question} is not judged yet: {needed}, and the newest has {rests_on}."
+    subject = f"On {donor}, uploading segments in parallel is"
     interval = interval_text(1.0, newest.low, newest.high)
-    rests_on = f"n {newest.n} blocks, {newest.fidelity}, revision {newest.short}"
-    evidence = f"(speed-up {f'{ratio_text(newest.value)}× {interval}'.strip()}, {rests_on})"
-    subject = f"On {material.clusters[cluster].donor}, uploading segments in parallel is"
+    evidence = f"(speed-up {ratio_text(newest.value)}× {interval}, {rests_on})"
     if newest.low is not None and newest.low > 1:
         return f"{subject} {ratio_text(newest.value)} times as fast as one PUT {evidence}."
     if newest.high is not None and newest.high < 1:
         return f"{subject} not faster here: it is slower than one PUT {evidence}."
     return f"{subject} not shown to be faster than one PUT here {evidence}."
+
+
+def _tells(figure: Figure) -> bool:
+    """Whether it was measured as often as a judgement needs."""
+    return figure.low is not None and figure.n >= BLOCKS_NEEDED and figure.sessions >= SESSIONS_NEEDED
 
 
 def _pair(material: Material, left: str, right: str) -> ClusterPair:
@@ -122,7 +142,7 @@ def _pair(material: Material, left: str, right: str) -> ClusterPair:
 
 def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> BuildComparison:
     weightiest = {item.metric: item for item in sorted(found, key=lambda item: item.weight)}
-    rows = [ClusterRow(item, _verdict_words(material, item)) for _, item in sorted(weightiest.items())]
+    rows = [_row(material, item) for _, item in sorted(weightiest.items())]
     first, other = found[0].row.cluster, str(found[0].row.other_cluster)
     return BuildComparison(
         checkin,
@@ -132,6 +152,23 @@ def _build(material: Material, checkin: CheckInView, found: list[Judged]) -> Bui
         any(not row.judged.provisional for row in rows),
         material.fidelity_of(first) == material.fidelity_of(other),
     )
+
+
+def _row(material: Material, item: Judged) -> ClusterRow:
+    levels = {item.row.cluster: item.row.level, str(item.row.other_cluster): item.row.other_level}
+    sides = {
+        cluster: Side(level, _share(material, item, cluster, level))
+        for cluster, level in levels.items()
+        if level is not None
+    }
+    return ClusterRow(item, sides, _verdict_words(material, item))
+
+
+def _share(material: Material, item: Judged, cluster: str, level: float) -> float | None:
+    figure = material.figure(item.metric, cluster, item.row.revision)
+    if figure is None or figure.reached is None:
+        return None
+    return Limit(figure.reached.limit, item.metric.direction, figure.reached.why).share(level)
 
 
 def _verdict_words(material: Material, item: Judged) -> str:
@@ -147,7 +184,11 @@ def _verdict_words(material: Material, item: Judged) -> str:
 
 def _headline(rows: list[ClusterRow]) -> str:
     judged = [row.judged for row in rows if row.judged.metric.may_be_judged]
-    more = f"; {len(rows) - len(judged)} more are shown and not judged" if len(rows) > len(judged) else ""
+    more = (
+        f"; {len(rows) - len(judged)} more {'is' if len(rows) - len(judged) == 1 else 'are'} {DECLARED_NOT_JUDGED}"
+        if len(rows) > len(judged)
+        else ""
+    )
     return f"Of {len(judged)} metrics: {verdict_counts(judged)}{more}."
 
 

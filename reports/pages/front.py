@@ -41,7 +41,7 @@ def _counts(material: Material) -> dict[str, int]:
         "samples": len(material.samples),
         "void": int((~material.samples["valid"]).sum()),
         "judged": sum(not item.provisional for item in material.judged),
-        "comparisons": len(material.judged),
+        "comparisons": sum(item.metric.may_be_judged for item in material.judged),
     }
 
 

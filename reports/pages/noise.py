@@ -3,6 +3,7 @@
 from typing import Any
 
 from farm.analysis.noise import Noise
+from reports.judged import DECLARED_NOT_JUDGED
 from reports.material import ClusterView, Material
 from reports.noise import NoisePlace
 from reports.pages import Page
@@ -43,5 +44,5 @@ def _row(place: NoisePlace, noise: Noise) -> dict[str, Any]:
 def _fit(noise: Noise, declared: Metric) -> str:
     """In words, whether a change of δ is found."""
     if not declared.judged:
-        return "declared not judged"
+        return DECLARED_NOT_JUDGED
     return {True: "fit", False: "not fit to judge", None: "too little measured to say"}[noise.fit(declared.delta)]

@@ -35,6 +35,7 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
                 for finding in findings
                 if finding.product and (finding.checkin == checkin or checkin in finding.culprits)
             ],
+            "judged": any(item.row.revision == checkin.revision for item in material.judged_check_ins),
             "clusters": [_on_cluster(material, checkin, view) for view in material.clusters.values()],
             "stand_ins": stand_ins(material.answered.values(), checkin.revision),
             "sessions": [session for session in material.sessions if measured_in(session.builds, checkin.revision)],

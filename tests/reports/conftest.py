@@ -345,9 +345,10 @@ def _measure(transaction: Transaction, session: tables.Session, cluster: str, or
                 value = level * factor(int(number), cluster, scenario, metric) * float(np.exp(rng.normal(0, spread)))
                 void = scenario == "live_migration" and cluster == "acorn" and (ordinal, block, number) == (1, 0, 2)
                 transaction.add(_sample(session, series, block, order, int(number), value, void))
-    for number in range(len(SUBJECTS)):
-        failed = cluster == "acorn" and (ordinal, number) == (2, 3)
-        transaction.add(_outcome(session, number, failed))
+    for block in range(BLOCKS[ordinal]):
+        for number in range(len(SUBJECTS)):
+            failed = cluster == "acorn" and (ordinal, block, number) == (2, 0, 3)
+            transaction.add(_outcome(session, block, number, failed))
 
 
 def _measure_aa(transaction: Transaction, session: tables.Session, cluster: str, epoch: str) -> None:
@@ -424,7 +425,7 @@ def _sample(
     )
 
 
-def _outcome(session: tables.Session, number: int, failed: bool) -> tables.OutcomeRow:
+def _outcome(session: tables.Session, block: int, number: int, failed: bool) -> tables.OutcomeRow:
     return tables.OutcomeRow(
         **PUBLIC,
         session=session.id,
@@ -433,13 +434,20 @@ def _outcome(session: tables.Session, number: int, failed: bool) -> tables.Outco
         scenario="live_migration",
         version=1,
         params={},
-        block=0,
+        block=block,
         round=0,
         outcome="failed" if failed else "measured",
         fault="hypervisor" if failed else None,
         reason="the guest's memory did not verify after the migration" if failed else None,
         evidence=[],
     )
+
+
+def _may_be_judged(entry: tuple[str, dict[str, str], str, str, float, float]) -> bool:
+    """What a scenario declares not judged gets no verdict; nobody knows that of a version that is gone."""
+    scenario = SCENARIOS[entry[0]]
+    declared = next((metric for metric in scenario.metrics if metric.name == entry[2]), None)
+    return VERSION[entry[0]] != scenario.version or declared is None or declared.judged
 
 
 def _against_parents() -> list[tables.ComparisonRow]:
@@ -449,6 +457,7 @@ def _against_parents() -> list[tables.ComparisonRow]:
             for entry in METRICS:
                 ratio = factor(number, cluster, entry[0], entry[2]) / factor(number - 1, cluster, entry[0], entry[2])
                 verdict = "different" if ratio != 1 else "no difference beyond δ" if entry[5] < 0.06 else "inconclusive"
+                verdict = verdict if _may_be_judged(entry) else "not judged"
                 rows.append(
                     comparison(
                         cluster, number, entry, ratio=ratio, verdict=verdict, other_revision=revision_at(number - 1)
@@ -464,7 +473,7 @@ def _against_clusters() -> list[tables.ComparisonRow]:
             ours, theirs = (entry[4] * factor(number, name, entry[0], entry[2]) for name in ("acorn", "birch"))
             ratio = ours / theirs
             verdict = "different" if ratio != 1 and entry[5] < 0.1 else "inconclusive"
-            verdict = "not judged" if entry[0] == "live_migration" else verdict
+            verdict = "not judged" if entry[0] == "live_migration" or not _may_be_judged(entry) else verdict
             rows.append(
                 comparison(
                     "acorn",
