@@ -66,6 +66,7 @@ def evidence(
         new=tuple(Measured(name, harness, answered[name].sha256) for name in new),
         level=EQUIVALENCE_LEVEL,
         metrics=tuple(_equivalence(table, canary, new, old) for table in tables),
+        absent=tuple(sorted({name for _, name in declared} - set(alike["metric"]))),
     )
 
 

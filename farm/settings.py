@@ -5,12 +5,13 @@ Paths in the file are relative to it; state lives under `FARM_HOME` (default: `v
 
 import os
 import re
-from dataclasses import dataclass, field, replace
+import tomllib
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from farm import names, stacks
-from scenarios.strict import read_toml
+from scenarios.strict import BadData, read_toml
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -149,7 +150,7 @@ def load_settings(path: Path | None = None, home: Path | None = None) -> Setting
     if chosen is None:
         return Settings(state, None, embedded_default(state))
     chosen = chosen.resolve()
-    read = read_toml(chosen, FarmFile)
+    read = _read(chosen)
     base = chosen.parent
     repositories = tuple(replace(one, url=_absolute_url(base, one.url)) for one in read.repository)
     return Settings(
@@ -157,6 +158,25 @@ def load_settings(path: Path | None = None, home: Path | None = None) -> Setting
         chosen,
         FarmFile(**{**read.__dict__, "inventory": (base / read.inventory).resolve(), "repository": repositories}),
     )
+
+
+def _read(path: Path) -> FarmFile:
+    try:
+        return read_toml(path, FarmFile)
+    except BadData as error:
+        raise BadData(f"{error}{_misplaced(path)}") from None
+
+
+def _misplaced(path: Path) -> str:
+    """To TOML a key below `[[repository]]` is that repository's: told where it is one of the file's own."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    tables = [one for part in data.values() for one in (part if isinstance(part, list) else [part])]
+    below = {key for table in tables if isinstance(table, dict) for key in table}
+    own = [one.name for one in fields(FarmFile) if one.name in below]
+    return f"; write '{own[0]}' above the first [[…]] or […] of the file" if own else ""
 
 
 def embedded_default(home: Path) -> FarmFile:

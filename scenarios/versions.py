@@ -112,6 +112,7 @@ class Evidence:
     new: tuple[Measured, ...]
     level: float  # of the intervals
     metrics: tuple[Equivalence, ...]
+    absent: tuple[str, ...]  # judged metrics that none of the sessions has, since there is no such thing on the cluster
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ def _not_shown(told: Evidence) -> str | None:
     if told.level < _LEVEL:
         return f"tells intervals of {told.level:g}, {_LEVEL:g} is the least"
     declared = {one.name: one.delta for one in SCENARIOS[told.scenario].metrics if one.judged}
-    if missing := declared.keys() - {one.metric for one in told.metrics}:
+    if missing := declared.keys() - {one.metric for one in told.metrics} - set(told.absent):
         return f"says nothing of {', '.join(sorted(missing))}"
     for one in told.metrics:
         if one.metric not in declared or one.delta != declared[one.metric]:

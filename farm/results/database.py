@@ -27,6 +27,7 @@ T = TypeVar("T")
 MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 30.0
 _RETRY_TIMEOUT_S = 30.0
+_BACKENDS = ("sqlite", "postgresql")
 _CONFLICTS = ("40001", "40P01")  # PostgreSQL: serialisation failure, deadlock
 _MIGRATION_LOCK = 0x6661726D  # "farm": any number, the same in all our processes
 _WRITES = "farm_writes"
@@ -43,11 +44,20 @@ def open_database(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
+        if parsed.get_backend_name() not in _BACKENDS:
+            raise DatabaseUnusable(
+                f"database: the URL cannot be used: {parsed.drivername}:// is not supported, write postgresql://… or "
+                "sqlite:///FILE"
+            )
         engine = _engine(url)
         if parsed.get_backend_name() == "sqlite":
             _use_write_ahead_log(engine)
         _migrate(engine)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+    except ImportError as error:
+        raise DatabaseUnusable(
+            f"database: the URL cannot be used: {_first_line(error)}: this driver is yours to install into the venv"
+        ) from None
+    except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseUnusable(f"database: the URL cannot be used: {_first_line(error)}") from None
     except CommandError as error:
         why = f"was made by a newer farm ({_first_line(error)}): update this checkout"

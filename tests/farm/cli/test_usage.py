@@ -51,7 +51,12 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ('clusters = ["akorn"]', "'akorn' is not in"),
         ('inventory = "nowhere"', "no such folder of cluster files"),
         ('[[scenario]]\nname = "boots"', "scenario 'boots' does not exist (did you mean 'boot'? there are: boot, "),
-        ('database = "nosuch://x"', "database: the URL cannot be used"),
+        ('database = "nosuch://x"', "nosuch:// is not supported, write postgresql://… or sqlite:///FILE"),
+        ('database = "postgres://u:secret@x/y"', "postgres:// is not supported, write postgresql://… or sqlite"),
+        ('database = "postgresql+nosuch://x/y"', "database: the URL cannot be used: "),
+        ('database = "postgresql+pg8000://x/y"', "this driver is yours to install into the venv"),
+        (f'{REPOSITORY}clusters = ["acorn"]', "unknown; write 'clusters' above the first [[…]] or […] of the file"),
+        ('[campaign]\ndatabase = "x"', "write 'database' above the first [[…]] or […] of the file"),
         ("[addresses]\nsite_port = 9000\nworker_port = 9000", "the ports 9000, 8011, 9000 must differ"),
         ("[[", "not valid TOML"),
         ('[nightly]\nsweeps = ["upload-paralel"]', "no sweep 'upload-paralel' (did you mean 'upload-parallel'"),
@@ -71,7 +76,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_bad_settings_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, told: str) -> None:
     file = tmp_path / "farm.toml"
     file.write_text(text)
-    assert told in refusal(capsys, "--settings", str(file), "status")
+    line = refusal(capsys, "--settings", str(file), "status")
+    assert told in line
+    assert "secret" not in line
 
 
 def test_settings_without_a_repository_start_nothing(

@@ -85,7 +85,7 @@ def test_database_of_a_newer_farm_is_left_alone(database_url: str) -> None:
     ("url", "reason"),
     [
         ("farm.sqlite", "the URL cannot be used: Could not parse"),
-        ("oracel://x", "the URL cannot be used: Can't load plugin"),
+        ("oracel://x", "the URL cannot be used: oracel:// is not supported"),
         ("sqlite:////no/such/folder/farm.sqlite", "unable to open database file"),
     ],
 )
