@@ -233,7 +233,7 @@ def test_a_long_session_gets_a_long_deadline(desk: Desk) -> None:
 
 def test_an_unknown_scenario_is_named(desk: Desk) -> None:
     farm = FarmFile(**{**desk.settings.farm.__dict__, "scenario": (ScenarioSettings("prob"),)})
-    with pytest.raises(BadData, match=r"scenario 'prob' does not exist \(there are: .*probe"):
+    with pytest.raises(BadData, match=r"scenario 'prob' does not exist \(did you mean 'probe'\?"):
         sessions.planned_scenarios(farm.scenario)
 
 
