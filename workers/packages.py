@@ -158,7 +158,7 @@ def _failure(output: str) -> Failed:
     if silent := [line for line in lines if _SILENCE.search(line) and "404 Client Error" not in line]:
         return Failed("farm", f"the package index does not answer: {silent[-1][:300]}")
     errors = [_VERSIONS.sub(_newest, line.partition("ERROR:")[2].strip()) for line in lines if "ERROR:" in line]
-    told = errors[:1] + _conflict(lines) if errors else lines[-1:]
+    told = _conflict(lines) or errors[:1] or lines[-1:]  # the error itself has long paths, and no reason
     return Failed("stack", f"cannot be installed: {' '.join(told)[:600] or 'no reason given'}")
 
 
