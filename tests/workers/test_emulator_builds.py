@@ -2,6 +2,7 @@
 
 import io
 import os
+import secrets
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +88,8 @@ def names(emulator: Emulator) -> list[str]:
 
 @pytest.mark.machine
 def test_equal_source_is_built_once_and_compiled_code_is_found_again(workshop: Workshop, tmp_path: Path) -> None:
-    source = tree(tmp_path / "qemu")
+    never_built = f"/* {secrets.token_hex(8)} */\n{MAIN}"  # builds are kept from one run of the tests to the next
+    source = tree(tmp_path / "qemu", main=never_built)
     first = built(workshop, source)
     assert names(first) == [emulators.PROGRAM, "usr/share/qemu/bios-256k.bin"]
     cache = workshop.compiled(str(tmp_path / "qemu"))
