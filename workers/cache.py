@@ -5,7 +5,6 @@ content against the seal, so what is handed out is what was made. Removal is lea
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -16,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios.contract import Failed
 from workers import room
+from workers.turns import take_turn
 
 LIMIT_MIB = 3072
 # Longer than any session lasts: what a running session may still use is never removed
@@ -95,16 +94,8 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
         with (self.root / ".lock").open("w") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Failed("farm", f"the build cache {self.root} is locked for too long") from None
-                    time.sleep(0.05)
+            take_turn(lock, timeout_s=LOCK_TIMEOUT_S, busy=f"the build cache {self.root}")
             yield
 
 

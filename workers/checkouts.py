@@ -4,12 +4,10 @@ No hook, filter, submodule or configuration of the repository takes part: blobs 
 """
 
 import contextlib
-import fcntl
 import os
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TypeVar
 
 from scenarios.contract import Failed, Fault
 from workers import room
+from workers.turns import take_turn
 
 T = TypeVar("T")
 
@@ -166,16 +165,8 @@ class Mirror:
     def _own_turn(self) -> Iterator[None]:
         """One process at a time; the kernel ends the turn of one that was killed."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        deadline = time.monotonic() + TURN_TIMEOUT_S
         with self.folder.with_name(f"{self.folder.name}.turn").open("w") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Failed("farm", f"our copy of {self.url} is in use for too long") from None
-                    time.sleep(0.05)
+            take_turn(lock, timeout_s=TURN_TIMEOUT_S, busy=f"our copy of {self.url}")
             yield
 
     def _entries(self, commit: str) -> list[_Entry]:

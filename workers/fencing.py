@@ -5,13 +5,15 @@ whatever its holder believes.
 """
 
 import datetime
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scenarios.crossing import Lease
+from workers.turns import take_turn
+
+_TURN_TIMEOUT_S = 10.0  # a look at a small file
 
 
 class LeaseLost(Exception):
@@ -49,7 +51,7 @@ class Fence:
         """Resource → highest token; what the caller changes is kept."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            take_turn(file, timeout_s=_TURN_TIMEOUT_S, busy=str(self._path))
             file.seek(0)
             seen = _tokens(file.read())
             before = dict(seen)

@@ -7,7 +7,6 @@ An image is known by the digest of its content; the same inputs give the same by
 same compiler. Extra folders of kernel modules, which a stack's recipe may ask for, are packed in, not loaded.
 """
 
-import fcntl
 import gzip
 import hashlib
 import os
@@ -16,14 +15,15 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed
+from workers.turns import take_turn
 
 _SOURCE = Path(__file__).parent / "guest" / "init.c"
 _TOOL_TIMEOUT_S = 120
+_TURN_TIMEOUT_S = 600.0
 _LZ4_MAGIC = b"\x02\x21\x4c\x18"  # of the legacy frame, which kernels use
 _KEPT_IMAGES = 8
 
@@ -60,7 +60,8 @@ def build_guest_image(home: Path, extra_modules: Sequence[str] = ()) -> GuestIma
     cache = home / "cache" / "guest"
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / _key(tree, extra_modules)
-    with _locked(cache / "lock"):
+    with (cache / "lock").open("w") as lock:
+        take_turn(lock, timeout_s=_TURN_TIMEOUT_S, busy="the guest's image")
         image = _read(target)
         if image is None:
             _remove_oldest(cache, keep=_KEPT_IMAGES - 1)
@@ -155,13 +156,6 @@ def _remove_oldest(cache: Path, *, keep: int) -> None:
     folders = sorted((p for p in cache.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime)
     for folder in folders[: max(0, len(folders) - keep)]:
         shutil.rmtree(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 # ---- the initramfs: a gzipped cpio archive ("newc") whose bytes depend on nothing but its contents

@@ -10,7 +10,6 @@ newer packages make no other image. The packages it has are kept beside it. The 
 wherever and whenever they are put together.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,8 +17,7 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +26,7 @@ from scenarios.contract import Failed
 from scenarios.crossing import PlannedGuest
 from workers import disk_image
 from workers.guest_image import GuestImage, compile_guest, kernel_of
+from workers.turns import take_turn
 
 _DEBIAN = Path(__file__).parent / "guest" / "debian"
 _DEBIAN_PACKAGES = ("systemd-sysv", "udev", "linux-image-cloud-amd64", "initramfs-tools", "zstd")
@@ -38,10 +37,14 @@ _DATA_SEED = 20_251_122
 _FREE_MIB = 192
 # what tells of the building and not of what was built: the mirror's address, and what was there on the way
 _OF_THE_BUILD = ("etc/apt/sources.list", "var/cache/debconf/*-old")
+# The bootstrap mounts this machine's /proc and /sys in the folder that it fills. Whoever clears that folder away must
+# never meet them: they are in sight of the bootstrap alone, and go with it, however it or we end.
+_ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child")
 _SMALL_ROOT_MIB = 48
 _KEPT = 3  # of each system
 _BOOTSTRAP_TIMEOUT_S = 1200.0
 _CONVERT_TIMEOUT_S = 600.0
+_TURN_TIMEOUT_S = 3000.0  # longer than any of them takes to make
 _TOOL_TIMEOUT_S = 60.0
 _LEAST_BOOT_BYTES = 1 << 20  # of an image that nobody looked into
 
@@ -125,7 +128,7 @@ def _fill_debian(root: Path, answering: bytes) -> int:
     shutil.rmtree(root / "boot")  # the bootstrap wants an empty folder
     options = [f"--include={','.join(_DEBIAN_PACKAGES)}", "--variant=minbase", "--quiet"]
     spared = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("man", "doc", "locale")]
-    command = ["mmdebstrap", *options, *spared, _DEBIAN_SUITE, str(root), _mirror()]
+    command = [*_ALONE, "mmdebstrap", *options, *spared, _DEBIAN_SUITE, str(root), _mirror()]
     _run(command, "build the Debian guest", _BOOTSTRAP_TIMEOUT_S, disk_image.REPRODUCIBLY)
     _take_over(root, "vmlinuz-*", "vmlinuz")
     _take_over(root, "initrd.img-*", "initrd")
@@ -219,10 +222,11 @@ def _cached(home: Path, system: str, key: str, write: Callable[[Path], int]) -> 
     cache = home / "cache" / "systems"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / key
-    with _locked(cache / f"{system}.lock"):
+    with (cache / f"{system}.lock").open("w") as lock:
+        take_turn(lock, timeout_s=_TURN_TIMEOUT_S, busy=f"the image of the {system} guest")
         image = _read(folder, system)
         if image is None:
-            for left_over in cache.glob(f"part-{system}-*"):  # of a killed process: we hold the lock
+            for left_over in cache.glob(f"part-{system}-*"):  # of a killed process: it is our turn
                 shutil.rmtree(left_over)
             _make(folder, system, write)
             _remove_oldest(cache, system)
@@ -269,13 +273,6 @@ def _remove_oldest(cache: Path, system: str) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _run(

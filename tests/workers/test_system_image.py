@@ -1,11 +1,15 @@
 """Guests' systems as disks: what they are made of, and that they are kept as they are."""
 
+import os
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.local_clusters import FARM_HOME
+from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, wait_for
 from workers import system_image
 from workers.guest_image import GuestImage, build_guest_image
 from workers.system_image import SystemImage, debian_system, small_system
@@ -44,6 +48,40 @@ def test_the_disk_has_a_sound_root_file_system_with_the_kernel(system: SystemIma
 
 def test_two_homes_make_the_same_disk(system: SystemImage, image: GuestImage, tmp_path: Path) -> None:
     assert small_system(make_home(tmp_path), image).digest == system.digest
+
+
+@pytest.fixture
+def bootstrap(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody who builds the Debian anew, in this folder."""
+    program = (
+        "import sys, pathlib; from workers import system_image; system_image.debian_system(pathlib.Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", program, str(make_home(tmp_path))]
+    with subprocess.Popen(command, cwd=CHECKOUT, stderr=subprocess.DEVNULL) as builder:
+        yield builder
+        builder.kill()
+
+
+def test_a_killed_bootstrap_leaves_no_process_and_none_of_this_machines_folders(
+    bootstrap: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Whoever clears its folder away would delete what lies in /sys otherwise."""
+
+    def processes_at_work() -> dict[int, str]:
+        """Those that have mounted something below the folder, with what they see mounted."""
+        seen = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                seen[int(process.name)] = (process / "mountinfo").read_text()
+            except OSError:
+                continue  # it has ended
+        return {pid: mounts for pid, mounts in seen.items() if str(tmp_path) in mounts}
+
+    assert wait_for(lambda: bool(processes_at_work()), timeout_s=300)
+    assert os.getpid() not in processes_at_work()
+    os.kill(bootstrap.pid, signal.SIGKILL)
+    assert wait_for(lambda: processes_at_work() == {})
+    assert list(tmp_path.glob("cache/systems/part-*/root/sys/*")) == []
 
 
 def test_the_same_packages_make_the_same_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

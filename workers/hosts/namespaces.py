@@ -6,7 +6,6 @@ killed when, `up` finds what is left and `down` ends it. The hosts' disks stay i
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -30,6 +29,7 @@ from workers.hosts import init, links
 from workers.hosts.base import ClusterHosts, Nearby, Storage
 from workers.loops import loops_of
 from workers.marks import known_prefixes, live_sessions
+from workers.turns import take_turn
 
 CLUSTER_VARIABLE = "FARM_CLUSTER"
 _NODE_VARIABLE = "FARM_NODE"
@@ -243,17 +243,7 @@ class LocalCluster:
         """One `up` or `down` at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("w") as lock:
-            deadline = time.monotonic() + _LOCK_TIMEOUT_S
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise Failed(
-                            "farm", f"{self.folder}: held by another process for {_LOCK_TIMEOUT_S:g} s"
-                        ) from None
-                    time.sleep(_POLL_S)
+            take_turn(lock, timeout_s=_LOCK_TIMEOUT_S, busy=str(self.folder))
             yield
 
     def _make_folders(self) -> None:
