@@ -16,7 +16,8 @@ from tests.helpers.deployments import deployed
 from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster
 from workers.agent import AgentLink
 from workers.hosts import links
-from workers.hosts.namespaces import LocalCluster, LocalObserver
+from workers.hosts.ground import HeldObserver
+from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.stacks import openstack
 from workers.stacks.openstack_client import Client
@@ -65,7 +66,7 @@ def somebodys_cloud(home: Path) -> Iterator[SomebodysCloud]:
             deployed("openstack", cluster, mark, observer, home) as stack,
         ):
             assert isinstance(stack, openstack.Deployment)
-            assert isinstance(cluster.observer, LocalObserver)
+            assert isinstance(cluster.observer, HeldObserver)
             yield SomebodysCloud(
                 stack.client,
                 observer,

@@ -7,7 +7,7 @@ from scenarios.contract import Failed
 from scenarios.crossing import PlannedCluster
 from workers.agent import AgentLink
 from workers.hosts.base import Cloud, ClusterHosts, Storage
-from workers.hosts.namespaces import CHECKOUT, HostStatus, agent_command, agent_environment
+from workers.hosts.ground import CHECKOUT, HostStatus, agent_command, agent_environment
 from workers.stacks.clouds import login_of
 
 NOWHERE = Storage(Path("/proc/self/ns/net"), "", ())  # no object store is deployed
