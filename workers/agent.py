@@ -61,8 +61,13 @@ class CallTimedOut(Failed):
 class AgentLink:
     """Calls to one agent; may be used from several threads at once. A context manager that closes."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the agent with `command` in exactly this environment; `name` says in errors where it runs."""
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, code: bytes | None = None
+    ) -> None:
+        """Start the agent with `command` in exactly this environment; `name` says in errors where it runs.
+
+        `code` is what the command reads first, where the host has none of ours.
+        """
         self.name = name
         self._process = subprocess.Popen(
             command,
@@ -77,6 +82,8 @@ class AgentLink:
         self._waiting: dict[int, concurrent.futures.Future[Any]] = {}
         self._dead = False
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        if code is not None:
+            self._requests.put(code)
         self._last_words: collections.deque[str] = collections.deque(maxlen=5)
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"{name}: {target.__name__}")

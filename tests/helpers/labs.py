@@ -13,9 +13,9 @@ from scenarios.recipe import DiskSettings, GuestSettings
 from tests.helpers.local_clusters import FARM_HOME, libvirt_of
 from workers.bench import SessionBench
 from workers.hosts.base import ClusterHosts
-from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
+from workers.places import place_of
 from workers.sheet import Place, RoundSheet, Verification
 
 
@@ -77,8 +77,9 @@ class InterferingBench(SessionBench):
 @contextmanager
 def lab_on(planned: PlannedCluster, home: Path) -> Iterator[Lab]:
     """In the empty folder `home`."""
-    (home / "cache").symlink_to(FARM_HOME / "cache")
-    cluster = LocalCluster(home, planned)
+    if not (home / "cache").exists():
+        (home / "cache").symlink_to(FARM_HOME / "cache")
+    cluster = place_of(home, planned)
     session = uuid.uuid4().hex
     try:
         hosts = cluster.up()

@@ -67,7 +67,8 @@ class Host(Protocol):
     def emulator(self) -> str: ...
 
     @property
-    def guest_uid(self) -> int: ...
+    def guest_uid(self) -> int:
+        """-1 where that is the agent's own user, who may give files to nobody else."""
 
     @property
     def work_dir(self) -> Path:
