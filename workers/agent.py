@@ -32,6 +32,7 @@ from workers.operations import find_operation
 
 _CLOCK_ROUND_TRIPS = 15
 _CLOSE_S = 3.0
+_LAST_WORDS_S = 1.0
 _CHUNK_BYTES = 1 << 20
 # what a host's own disk or file system says: nobody's mistake but its owner's
 _HOSTS_OWN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -199,6 +200,7 @@ class AgentLink:
                     answer = self._waiting.pop(number, None)
                 if answer is not None:
                     answer.set_result(reply)
+        self._threads[-1].join(_LAST_WORDS_S)  # why it ended comes another way, and may come later
         with self._lock:
             self._dead = True
             orphaned, self._waiting = self._waiting, {}

@@ -24,6 +24,7 @@ from workers.stacks.cloud_things import CloudClient, clear
 _LIBVIRT_TIMEOUT_S = 10.0
 _CLEAR_TIMEOUT_S = 60.0
 _GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
+_WORDS = 300
 _NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked for
 
 
@@ -89,7 +90,7 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     except Failed as failure:
         failures.append(failure)
     except libvirt.libvirtError as error:
-        failures.append(Failed("donor", f"libvirtd of host {host.name}: {error}"))
+        failures.append(Failed("donor", f"libvirtd of host {host.name}: {' '.join(str(error).split())[-_WORDS:]}"))
     try:
         with host.agent(own or _NO_SESSION) as agent:
             cleared = agent.call(

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.machine
 CLUSTERS = ("debian12", "backports", "ssh")
 on_debian12 = pytest.mark.parametrize("lab", ["debian12"], indirect=True)
 on_backports = pytest.mark.parametrize("lab", ["backports"], indirect=True)
+on_ours = pytest.mark.parametrize("lab", ["debian12", "backports"], indirect=True)  # their links may be held up
 on_what_moves_guests = pytest.mark.parametrize("lab", ["backports", "ssh"], indirect=True)
 ATTEMPTS_TO_BREAK = 4
 BREAKING_MIB_S = 16
@@ -57,6 +58,7 @@ def test_cow_start_is_measured_and_proven_with_every_method(lab: Lab) -> None:
     assert lab.guests_left() == []
 
 
+@on_ours
 def test_an_image_is_streamed_while_its_guest_runs(lab: Lab) -> None:
     sheet = lab.measure(image_streaming.SCENARIO, lab.bench())
     (outcome,) = outcomes_of(sheet)
@@ -104,7 +106,8 @@ def test_live_migration_moves_a_working_guest(lab: Lab) -> None:
     assert (outcome.outcome, outcome.reason) == ("measured", None)
     assert outcome.evidence[-1].startswith("alive on h2 alone")
     values = values_of(sheet)
-    assert set(values) == {metric.name for metric in live_migration.SCENARIO.metrics} - {"api_ms"}
+    not_seen = {"api_ms"} if lab.hosts.hosts[0].wire else {"api_ms", "wire_mib"}
+    assert set(values) == {metric.name for metric in live_migration.SCENARIO.metrics} - not_seen
     assert 0 < values["blackout_ms"] < values["total_ms"] + survival.SETTLE_S * 1e3
     assert lab.guests_left() == []
 

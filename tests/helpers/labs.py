@@ -77,8 +77,7 @@ class InterferingBench(SessionBench):
 @contextmanager
 def lab_on(planned: PlannedCluster, home: Path) -> Iterator[Lab]:
     """In the empty folder `home`."""
-    if not (home / "cache").exists():
-        (home / "cache").symlink_to(FARM_HOME / "cache")
+    (home / "cache").symlink_to(FARM_HOME / "cache")
     cluster = place_of(home, planned)
     session = uuid.uuid4().hex
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,12 +12,15 @@ from pathlib import Path
 from scenarios.crossing import PlannedCluster, PlannedHost, PlannedLent
 from tests.helpers.labs import Lab, lab_on
 from tests.helpers.local_clusters import FARM_HOME, planned_cluster, wait_for
+from workers import processes
+from workers.hosts.init import GUEST_UID, LIBVIRT_GID
 from workers.hosts.namespaces import LocalCluster, LocalHost
 
 _CLONE_NEWNET = 0x40000000
 _SSHD = "/usr/sbin/sshd"
 _PLACE = "/root/sshd"  # on a host: gone with it
 PORT = 22
+ACCOUNT_UID = 4711
 LENT = PlannedLent(
     folder="/srv",
     bridge="br0",
@@ -73,11 +77,12 @@ class SshHosts:
 
 
 @contextlib.contextmanager
-def ssh_hosts(home: Path, uri: str = "local:backports", hosts: int = 2, name: str = "lent") -> Iterator[SshHosts]:
-    """With the worker's key in the empty folder `home`."""
+def ssh_hosts(
+    home: Path, uri: str = "local:backports", hosts: int = 2, name: str = "lent", user: str = "root"
+) -> Iterator[SshHosts]:
+    """With the worker's key in `home`."""
     (home / "theirs").mkdir()
-    for worker in (home, home / "theirs"):
-        (worker / "cache").symlink_to(FARM_HOME / "cache")
+    (home / "theirs" / "cache").symlink_to(FARM_HOME / "cache")
     underneath = LocalCluster(home / "theirs", planned_cluster("underneath", uri, hosts))
     try:
         up = underneath.up()
@@ -86,9 +91,9 @@ def ssh_hosts(home: Path, uri: str = "local:backports", hosts: int = 2, name: st
         made = SshHosts(home, underneath, local, switch, planned_cluster(name, uri, hosts))
         user_key = make_key(home / "secrets" / "ssh" / name)
         for host in local:
-            _open_accounts(host)
+            _open_accounts(host, user)
         planned = [
-            PlannedHost(host.name, f"ssh://root@{host.address}:{PORT}", zone.zone, host.address, key)
+            PlannedHost(host.name, f"ssh://{user}@{host.address}:{PORT}", zone.zone, host.address, key)
             for host, zone in zip(local, made.planned.hosts, strict=True)
             for key in [made.start_sshd(host, PORT, user_key)]
         ]
@@ -99,14 +104,18 @@ def ssh_hosts(home: Path, uri: str = "local:backports", hosts: int = 2, name: st
             for daemon in made.daemons:
                 daemon.terminate()
                 daemon.wait(10)
-    finally:
+    finally:  # whatever a failed test left on them
+        for status in underneath.status():
+            if status.pid is not None:
+                os.kill(status.pid, signal.SIGKILL)
+        assert wait_for(lambda: all(status.pid is None for status in underneath.status()))
         underneath.down()
 
 
 @contextlib.contextmanager
-def ssh_lab(home: Path) -> Iterator[Lab]:
+def ssh_lab(home: Path, user: str = "root") -> Iterator[Lab]:
     """A session on them, in the empty folder `home`."""
-    with ssh_hosts(home) as made, standing_in(made.switch), lab_on(made.planned, home) as lab:
+    with ssh_hosts(home, user=user) as made, standing_in(made.switch), lab_on(made.planned, home) as lab:
         yield lab
 
 
@@ -127,13 +136,43 @@ def _enter(namespace: Path) -> None:
         assert ctypes.CDLL(None).setns(file.fileno(), _CLONE_NEWNET) == 0
 
 
-def _open_accounts(host: LocalHost) -> None:
-    """Somebody can log in; local hosts have nobody who could."""
+def _open_accounts(host: LocalHost, user: str) -> None:
+    """Somebody can log in; local hosts have nobody who could. One who is not root has what is lent, and QEMU runs as him."""
     root = Path(f"/proc/{host.pid}/root")
     accounts = (root / "etc" / "passwd").read_text().splitlines()
     others = [line for line in accounts if not line.startswith("root:")]
     lines = ["root:*:0:0::/root:/bin/sh", "sshd:*:100:65534::/run/sshd:/usr/sbin/nologin", *others]
+    lines += [] if user == "root" else [f"{user}:*:{ACCOUNT_UID}:{ACCOUNT_UID}::/tmp:/bin/sh"]
     (root / "etc" / "passwd").write_text("\n".join(lines) + "\n")
-    (root / "etc" / "shadow").write_text("root:*:19000::::::\n")  # no password, and yet not locked
+    locked = "".join(f"{name}:*:19000::::::\n" for name in {"root", user})  # no password, and yet not locked
+    (root / "etc" / "shadow").write_text(locked)
     (root / "run" / "sshd").mkdir(parents=True, exist_ok=True)
     (root / "var" / "run").symlink_to("../run")  # as on every Debian; libvirt's helper looks there
+    if user != "root":
+        _lend_to(root, user)
+
+
+def _lend_to(root: Path, user: str) -> None:
+    """As docs/how-to/lend-a-cluster.md says."""
+    group = (root / "etc" / "group").read_text().replace(f"libvirt:x:{LIBVIRT_GID}:", f"libvirt:x:{LIBVIRT_GID}:{user}")
+    (root / "etc" / "group").write_text(f"{group}{user}:x:{ACCOUNT_UID}:\n")
+    for place in (
+        "srv/work",
+        "srv/work/sessions",
+        "srv/shared",
+        "srv/shared/sessions",
+        "srv/console",
+        "var/log/libvirt/qemu",
+    ):
+        os.chown(root / place, ACCOUNT_UID, ACCOUNT_UID)
+    settings = root / "etc" / "libvirt" / "qemu.conf"
+    settings.write_text(settings.read_text().replace(f'"+{GUEST_UID}"', f'"+{ACCOUNT_UID}"'))
+    daemon = next(pid for pid in processes.all_pids() if _is_daemon_of(pid, root))
+    os.kill(daemon, signal.SIGTERM)  # the host starts it again
+    assert wait_for(lambda: any(_is_daemon_of(pid, root) for pid in processes.all_pids() if pid != daemon))
+
+
+def _is_daemon_of(pid: int, root: Path) -> bool:
+    return processes.program_of(pid) == "libvirtd" and processes.pid_namespace(pid) == processes.pid_namespace(
+        int(root.parts[2])
+    )

@@ -25,6 +25,14 @@ class Nearby:
     peers: str  # libvirt's URI of another host as this one's libvirtd reaches it; `%s` stands for that host's name
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What a donor lends of one host to a session."""
+
+    memory_mib: int  # for guests
+    disk_mib: int
+
+
 class Host(Protocol):
     """One lent machine with a hypervisor.
 
@@ -82,6 +90,10 @@ class Host(Protocol):
     @property
     def console_dir(self) -> Path:
         """Writable for `guest_uid`; files are named after their guest, and swept by that name."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """None where a session may take what is there."""
 
     @property
     def nearby(self) -> Nearby | None:

@@ -70,6 +70,7 @@ class LocalHost:
     work_dir: Path = init.WORK_DIR
     shared_dir: Path = init.SHARED_DIR
     console_dir: Path = init.CONSOLE_DIR
+    budget: None = None
 
     @property
     def uri(self) -> str:

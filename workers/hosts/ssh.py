@@ -18,7 +18,7 @@ from scenarios.crossing import PlannedCluster, PlannedHost, PlannedLent, SshTarg
 from workers import processes
 from workers.agent import AgentLink
 from workers.hosts import links
-from workers.hosts.base import ClusterHosts, Storage
+from workers.hosts.base import Budget, ClusterHosts, Storage
 from workers.hosts.ground import CHECKOUT, PATH, PYTHON, Ground, HeldObserver, HostStatus, agent_environment
 from workers.hosts.init import GUEST_UID
 from workers.marks import live_sessions
@@ -38,7 +38,7 @@ IdentitiesOnly yes
 IdentityAgent none
 ForwardAgent no
 ControlPath none
-ConnectTimeout 10
+ConnectTimeout 20
 ServerAliveInterval 5
 ServerAliveCountMax 3
 LogLevel ERROR
@@ -84,6 +84,10 @@ class SshHost:
     @property
     def console_dir(self) -> Path:
         return Path(self.lent.folder, "console")
+
+    @property
+    def budget(self) -> Budget:
+        return Budget(self.lent.memory_mib, self.lent.disk_mib)
 
     def agent(self, lease: str) -> AgentLink:
         return self.login.agent(self.name, lease)
@@ -137,7 +141,6 @@ class SshCluster(Ground):
         if planned.lent is None:
             raise Failed("farm", f"cluster {planned.name}: its inventory file does not say what its hosts lend")
         self._lent = planned.lent
-        self.login = Login(self.folder / "ssh")
         for host in planned.hosts:
             _target(host)
 
@@ -147,22 +150,35 @@ class SshCluster(Ground):
         Raises Failed (farm) where the worker's machine is not in the network, or cannot log in.
         """
         with self._locked():
-            self.login.write(self._planned, self._home / "secrets" / "ssh" / self._planned.name)
+            if (lacking := self.lacking()) is not None:
+                raise Failed("farm", lacking)
+            hosts = self.hosts(Login(self.folder / "ssh"))
             self._make_disks()
             observer, storage = self._join(_OBSERVER, self._lent.observer), self._join(_STORAGE, self._lent.storage)
         return ClusterHosts(
             name=self._planned.name,
             folder=self.folder,
-            hosts=[self.host(planned) for planned in self._planned.hosts],
+            hosts=hosts,
             observer=HeldObserver(self._lent.observer, observer),
             storage=Storage(Path(links.namespace_path(storage)), self._lent.storage, self._disks()),
             network=self._lent.network,
             guest_addresses=self._lent.guest_addresses,
         )
 
-    def host(self, planned: PlannedHost) -> SshHost:
-        uid = GUEST_UID if _target(planned).user == "root" else _OWN_USER
-        return SshHost(planned.name, planned.zone, planned.address, self.login, self._lent, uid)
+    def hosts(self, login: Login) -> list[SshHost]:
+        """Raises Failed (farm) where the worker has no key to show."""
+        login.write(self._planned, self._home / "secrets" / "ssh" / self._planned.name)
+        uids = [GUEST_UID if _target(planned).user == "root" else _OWN_USER for planned in self._planned.hosts]
+        return [
+            SshHost(planned.name, planned.zone, planned.address, login, self._lent, uid)
+            for planned, uid in zip(self._planned.hosts, uids, strict=True)
+        ]
+
+    def lacking(self) -> str | None:
+        """What the worker's machine would need to be in the hosts' network."""
+        if self._lent.bridge in links.interfaces(os.getpid()):
+            return None
+        return f"the worker's machine has no bridge {self._lent.bridge} into the network {self._lent.network}"
 
     def down(self) -> None:
         """End what is on the worker's machine. Raises Failed (farm) where a session is still at work."""
@@ -180,13 +196,9 @@ class SshCluster(Ground):
 
     def _join(self, node: str, address: str) -> int:
         """The process that holds a namespace which is in the test network under this address."""
-        bridge, here = self._lent.bridge, os.getpid()
-        if bridge not in links.interfaces(here):
-            raise Failed("farm", f"the worker's machine has no bridge {bridge} into the network {self._lent.network}")
-        holder = self._ensure_holder(node)
-        length = self._lent.network.partition("/")[2]
+        holder, length = self._ensure_holder(node), self._lent.network.partition("/")[2]
         port = f"{self._mark[:8]}-{node[:3]}"
-        links.lay_wire(here, port, holder, address=f"{address}/{length}", bridge=bridge)
+        links.lay_wire(os.getpid(), port, holder, address=f"{address}/{length}", bridge=self._lent.bridge)
         return holder
 
 

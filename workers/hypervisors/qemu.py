@@ -24,6 +24,7 @@ from scenarios.recipe import DiskSettings, GuestSettings
 from workers import clocks, emulators, facts, marks
 from workers.emulators import Emulator
 from workers.hosts import base as hosts_base
+from workers.hypervisors import budgets
 from workers.hypervisors.calls import ask
 from workers.hypervisors.domain import (
     DOMAIN_TYPE,
@@ -58,6 +59,7 @@ class QemuCluster(Watch):
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
         self._used_emulators: set[str] = set()
+        self.copied: set[tuple[str, str]] = set()  # hosts, and digests of systems that they have as a base
         self.accelerators: set[str] = set()  # libvirt's domain types of guests that answered
 
     def __enter__(self) -> "QemuCluster":
@@ -162,7 +164,17 @@ class QemuCluster(Watch):
         return path
 
     def enter(self, guest: "QemuGuest") -> None:
+        """Raises Unsupported, before anything of it is made, where its host does not lend as much memory."""
+        self.require_memory(guest.link, guest.memory_mib)
         self._guests.append(guest)
+
+    def require_memory(self, link: HostLink, mib: int) -> None:
+        """For one more guest there; raises Unsupported."""
+        budgets.require_memory(link, mib, [guest.memory_mib for guest in self._guests if guest.link is link])
+
+    def require_disk(self, link: HostLink, mib: int) -> None:
+        """For something that may grow so large there; raises Unsupported."""
+        budgets.require_disk(link, mib, [self.work_dir(link.host), self.shared_dir(link.host)])
 
     def leave(self, guest: "QemuGuest") -> None:
         self._guests.remove(guest)

@@ -108,6 +108,15 @@ class QemuGuest:
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
 
+    @property
+    def link(self) -> HostLink:
+        """The host that it is on."""
+        return self._link
+
+    @property
+    def memory_mib(self) -> int:
+        return self._settings.memory_mib
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -374,6 +383,7 @@ class QemuGuest:
     ) -> MigrationReport:
         link, copied_to = cast("QemuHost", target).link, cast(disks.AgentDisk | None, disk)
         domain = self._started()
+        self.cluster.require_memory(link, self.memory_mib)
         destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link, copied_to)}
         parameters = destination | migration.parameters_of(style)
         flags = migration.flags_of(style, copied_to.format if copied_to else None)
