@@ -165,7 +165,7 @@ def _libvirt(host: SshHost, ours: tuple[str, ...]) -> tuple[str, list[str], list
         connection = libvirt.open(host.uri)
         try:
             names = [domain.name() for domain in connection.listAllDomains()]
-            pools = [pool.name() for pool in connection.listAllStoragePools()]
+            pools = _pools(connection)
             kvm = "lists kvm" if "<domain type='kvm'" in connection.getCapabilities() else "lists no kvm"
             versions = (connection.getLibVersion(), connection.getVersion())
         finally:
@@ -175,6 +175,15 @@ def _libvirt(host: SshHost, ours: tuple[str, ...]) -> tuple[str, list[str], list
         return told, [name for name in names if not name.startswith(ours)], pools
 
     return ask(f"libvirt of {host.name}", _LIBVIRT_TIMEOUT_S, read)
+
+
+def _pools(connection: libvirt.virConnect) -> list[str]:
+    try:
+        return [pool.name() for pool in connection.listAllStoragePools()]
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:  # no driver of storage, so no pools
+            return []
+        raise
 
 
 def _parts(number: int) -> tuple[int, int, int]:

@@ -1,5 +1,6 @@
 """A cloud that is there already as a cluster: there is nothing to bring up, and hosts are only names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class CloudPlace:
             guest_addresses=(),
             cloud=cloud,
         )
+
+    def part(self, cluster: ClusterHosts, hosts: Collection[str]) -> ClusterHosts:
+        """Its hosts are nobody's to promise."""
+        return cluster
 
     def down(self) -> None:
         """It is not ours to end."""

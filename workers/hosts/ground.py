@@ -4,13 +4,14 @@ Every such process carries the cluster's mark in its environment from its first 
 down before it is made, and whatever is killed when, what is left is found and ended.
 """
 
+import abc
 import contextlib
 import hashlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scenarios.contract import Failed
@@ -18,6 +19,7 @@ from scenarios.crossing import PlannedCluster
 from workers import processes
 from workers.agent import AgentLink
 from workers.hosts import links
+from workers.hosts.base import ClusterHosts, Storage
 from workers.loops import loops_of
 from workers.turns import take_turn
 
@@ -54,7 +56,7 @@ class HeldObserver:
         return AgentLink("observer", [*enter, *agent_command()], agent_environment(lease, CHECKOUT))
 
 
-class Ground:
+class Ground(abc.ABC):
     """What a cluster has on the worker's machine, under `home/clusters/<name>/`."""
 
     def __init__(self, home: Path, planned: PlannedCluster) -> None:
@@ -62,6 +64,32 @@ class Ground:
         self._planned = planned
         self.folder = self._home / "clusters" / planned.name
         self._mark = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+
+    def part(self, cluster: ClusterHosts, hosts: Collection[str]) -> ClusterHosts:
+        """What a session has of the cluster that is up, when it was promised these of its hosts.
+
+        They are all it knows of; a share of the guests' addresses is theirs, and a store of their own.
+        """
+        own = [index for index, host in enumerate(cluster.hosts) if host.name in hosts]
+        if len(own) == len(cluster.hosts) or not own:
+            return cluster
+        share = len(cluster.guest_addresses) // len(cluster.hosts)
+        shares = [cluster.guest_addresses[index * share : (index + 1) * share] for index in own]
+        (store, *first), *others = shares
+        disks = self._disks(cluster.hosts[own[0]].name)
+        with self._locked():
+            self._make_disks(disks)
+            holder = self._join(f"storage.{cluster.hosts[own[0]].name}", f"store{own[0] + 1}", store)
+        return replace(
+            cluster,
+            hosts=[cluster.hosts[index] for index in own],
+            guest_addresses=[address for addresses in (first, *others) for address in addresses],
+            storage=Storage(Path(links.namespace_path(holder)), store, disks),
+        )
+
+    @abc.abstractmethod
+    def _join(self, node: str, port: str, address: str) -> int:
+        """The process that holds a namespace which is in the test network, by this port, under this address."""
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -71,14 +99,15 @@ class Ground:
             take_turn(lock, timeout_s=_LOCK_TIMEOUT_S, busy=str(self.folder))
             yield
 
-    def _disks(self) -> tuple[Path, ...]:
-        return tuple(self.folder / "storage" / f"d{number}.img" for number in range(self._planned.storage_disks))
+    def _disks(self, part: str = "") -> tuple[Path, ...]:
+        folder = self.folder / "storage" / part
+        return tuple(folder / f"d{number}.img" for number in range(self._planned.storage_disks))
 
-    def _make_disks(self) -> None:
-        """And the folders of sessions."""
-        for name in ("sessions", "storage"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for disk in self._disks():
+    def _make_disks(self, disks: Sequence[Path]) -> None:
+        """And the folder of sessions."""
+        (self.folder / "sessions").mkdir(parents=True, exist_ok=True)
+        for disk in disks:
+            disk.parent.mkdir(parents=True, exist_ok=True)
             with disk.open("ab") as file:
                 file.truncate(self._planned.storage_disk_mib << 20)
 

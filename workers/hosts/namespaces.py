@@ -128,9 +128,12 @@ class LocalCluster(Ground):
         """The processes that hold the switch and the storage network, both laid."""
         switch = self._ensure_holder(_SWITCH)
         links.lay_bridge(switch, f"{_OBSERVER_ADDRESS}/24")
-        storage = self._ensure_holder(_STORAGE)
-        links.lay_wire(switch, _STORAGE, storage, address=f"{_STORAGE_ADDRESS}/24")
-        return switch, storage
+        return switch, self._join(_STORAGE, _STORAGE, _STORAGE_ADDRESS)
+
+    def _join(self, node: str, port: str, address: str) -> int:
+        holder = self._ensure_holder(node)
+        links.lay_wire(self._ensure_holder(_SWITCH), port, holder, address=f"{address}/24")
+        return holder
 
     def down(self) -> None:
         """End every process of the cluster, and with them its namespaces, mounts and loop devices.
@@ -195,7 +198,7 @@ class LocalCluster(Ground):
     # -- making -------------------------------------------------------------------------------------------------
 
     def _make_folders(self) -> None:
-        self._make_disks()
+        self._make_disks(self._disks())
         (self.folder / "shared" / "sessions").mkdir(parents=True, exist_ok=True)
         for host in self._planned.hosts:
             folder = self.folder / "hosts" / host.name

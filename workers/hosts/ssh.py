@@ -153,8 +153,9 @@ class SshCluster(Ground):
             if (lacking := self.lacking()) is not None:
                 raise Failed("farm", lacking)
             hosts = self.hosts(Login(self.folder / "ssh"))
-            self._make_disks()
-            observer, storage = self._join(_OBSERVER, self._lent.observer), self._join(_STORAGE, self._lent.storage)
+            self._make_disks(self._disks())
+            observer = self._join(_OBSERVER, _OBSERVER, self._lent.observer)
+            storage = self._join(_STORAGE, _STORAGE, self._lent.storage)
         return ClusterHosts(
             name=self._planned.name,
             folder=self.folder,
@@ -194,10 +195,9 @@ class SshCluster(Ground):
         """They are not ours to bring up: `check` asks them."""
         return []
 
-    def _join(self, node: str, address: str) -> int:
-        """The process that holds a namespace which is in the test network under this address."""
+    def _join(self, node: str, port: str, address: str) -> int:
         holder, length = self._ensure_holder(node), self._lent.network.partition("/")[2]
-        port = f"{self._mark[:8]}-{node[:3]}"
+        port = f"{self._mark[:6]}-{port}"  # the bridge may have ports of other clusters, too
         links.lay_wire(os.getpid(), port, holder, address=f"{address}/{length}", bridge=self._lent.bridge)
         return holder
 
