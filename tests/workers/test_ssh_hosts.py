@@ -18,6 +18,7 @@ from tests.helpers.local_clusters import CHECKOUT, libvirt_of, wait_for
 from tests.helpers.ssh_hosts import SshHosts, make_key, ssh_hosts, standing_in
 from tests.workers.test_session import NAME, Worker, marked, read_bundle
 from workers import processes
+from workers.commands.session import DONOR_FAULT
 from workers.hosts.base import ClusterHosts, Host
 from workers.hosts.ssh import SshCluster
 from workers.marks import guest_prefix
@@ -117,6 +118,17 @@ def test_a_host_that_is_not_well_is_named_and_costs_the_others_nothing(
     assert all(told in str(failure) for failure in swept.failures), swept.failures
     with up.hosts[1].agent("look") as agent:
         assert agent.run(["echo", "well"], timeout_s=20) == "well\n"
+
+
+def test_a_host_that_is_busier_than_stated_refuses_the_session(worker: Worker) -> None:
+    lent = worker.cluster.lent
+    assert lent is not None
+    plan = worker.plan(session="unwelcome")
+    status, told = worker.run(replace(plan, cluster=replace(plan.cluster, lent=replace(lent, most_load=1e-9))))
+    assert status == DONOR_FAULT
+    assert told.startswith("busy: host h1: others take ")
+    assert "at most 0% is stated" in told
+    assert not marked(plan.session)
 
 
 def test_a_worker_that_is_not_in_the_network_or_has_no_key_says_so(lent: SshHosts, tmp_path: Path) -> None:
