@@ -164,6 +164,7 @@ def _lend_to(root: Path, user: str) -> None:
         "srv/console",
         "var/log/libvirt/qemu",
     ):
+        (root / place).mkdir(parents=True, exist_ok=True)
         os.chown(root / place, ACCOUNT_UID, ACCOUNT_UID)
     settings = root / "etc" / "libvirt" / "qemu.conf"
     settings.write_text(settings.read_text().replace(f'"+{GUEST_UID}"', f'"+{ACCOUNT_UID}"'))
