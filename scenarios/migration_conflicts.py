@@ -73,8 +73,10 @@ def _prove_resolved(cell: Cell, conflict: Conflict) -> None:
     overlap = max(one.asked_s for one in attempts) < min(one.ended_s for one in attempts)
     cell.prove(overlap, "the moves did not overlap: one had ended before another was asked for")
     if len(made) not in conflict.may_move:
-        told = "; ".join(one.refusal for one in attempts if one.refusal)
-        raise Failed("hypervisor", f"{len(made)} of {len(attempts)} moves were made, which must not be: {told}")
+        refusals = [one.refusal for one in attempts if one.refusal]
+        told = "; ".join(map(str, refusals))
+        fault = refusals[0].fault if refusals else "hypervisor"
+        raise Failed(fault, f"{len(made)} of {len(attempts)} moves were made, which must not be: {told}")
 
 
 def _record(cell: Cell, conflict: Conflict) -> None:

@@ -215,7 +215,8 @@ class NovaGuest(QemuGuest):
         return replace(report, answered_s=answered_s)
 
     def cancel_migration(self) -> None:
-        raise Unsupported("nova is not asked to abort its migrations")
+        if self._server is not None:
+            self._server.abort_move()
 
     def fetch(self) -> FetchReport:
         raise Unsupported("nova fetches what it boots a guest from itself, when it starts the guest")
