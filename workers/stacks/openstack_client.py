@@ -149,8 +149,9 @@ class Client:
 
     def refusal(self, kind: str, status: int, what: str) -> ScenarioError:
         """What an answer with an error's status is."""
-        failed = self.failure(kind, what)
-        return Refused(failed.fault, str(failed)) if status == HTTPStatus.CONFLICT else failed
+        if status == HTTPStatus.CONFLICT:
+            return Refused("stack", f"component '{_COMPONENTS[kind]}': {what}")
+        return self.failure(kind, what)
 
     def _ask(
         self,
