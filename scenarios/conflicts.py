@@ -19,7 +19,7 @@ WORKLOAD = Workload(memory_mib=16, pages_per_s=250, disk=True)
 CAP_MIB_S = 32
 CAP_TOLERANCE = 1.1  # bursts
 LINK_LIMIT_S = 120.0
-SIGHT_S = 30.0  # for a phase of a move to be seen
+SIGHT_S = 60.0  # for a phase of a move to be seen
 RESERVED_MIB = 128
 
 

@@ -26,7 +26,7 @@ from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, wait_until_steady
 from scenarios.unlimited import CPU
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 PLAIN = MigrationStyle()
 CPU_METRICS: tuple[Metric, ...] = (
     Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMUs", judged=False, no_limit=CPU),
