@@ -17,8 +17,9 @@ API, its refusals are what is measured.
 
 The proof: the moves did overlap, and the capped link carried no more than its cap. Afterwards every guest lives,
 whole, on one host alone, and no other host's hypervisor knows it. A conflict that ends as it must not is the fault of
-whoever moves guests, the hypervisor or the stack: both moves of one guest made, or none; more guests than there is room for; a guest lost, or on two
-hosts. Two guests with room for one may both be refused, and a cancelling may come too late: `moved` says so.
+whoever moves guests, the hypervisor or the stack: both moves of one guest made, or none; more guests than there is room
+for; a guest lost, or on two hosts. Two guests with room for one may both be refused, and a cancelling may come too
+late: `moved` says so.
 """
 
 from scenarios.conflicts import CASES, WORKLOAD, Conflict
