@@ -186,6 +186,7 @@ class _Run:
             sizes_mib={"base image": BASE_MIB},
             store_disks=len(self.hypervisors.cluster.storage.disks),
             packages=self.hypervisors.packages(),
+            operator_image=self.hypervisors.operator_image(),
         )
 
     def _probe(self, block: int) -> None:
