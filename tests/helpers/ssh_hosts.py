@@ -58,6 +58,7 @@ class SshHosts:
         """One more door to this host, for whoever has the key; returns the key that it shows."""
         place = Path(f"/proc/{host.pid}/root{_PLACE}", str(port))
         shown = make_key(place / "host_key")
+        place.chmod(0o755)  # whoever logs in reads his own
         (place / "authorized_keys").write_text(f"{user_key}\n")
         inside = f"{_PLACE}/{port}"
         lines = [f"Port {port}", f"ListenAddress {host.address}", f"HostKey {inside}/host_key"]
