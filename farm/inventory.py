@@ -21,10 +21,11 @@ from scenarios.strict import BadData, read_toml
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _LENT = (
     "what can be lent today: hosts of this machine (uri = 'local:debian12' or 'local:backports', driver 'qemu'), "
-    "machines through ssh ('ssh://USER@MACHINE:PORT', driver 'qemu') "
+    "machines through ssh ('ssh://USER@MACHINE:PORT', driver 'kvm', or 'qemu' to emulate) "
     "or an OpenStack through its APIs ('nova' or 'nova:COMPUTE', driver 'openstack')"
 )
-_URIS = {"qemu": r"local:(debian12|backports)|ssh://.*", "openstack": r"nova(:[!-~]+)?"}  # what workers have
+# what workers have
+_URIS = {"qemu": r"local:(debian12|backports)|ssh://.*", "kvm": r"ssh://.*", "openstack": r"nova(:[!-~]+)?"}
 _HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]{40,}={0,2}")
 
 
@@ -89,7 +90,7 @@ class Cluster:
     name: str
     description: str
     donor: Donor
-    driver: Literal["qemu", "openstack"]
+    driver: Literal["qemu", "kvm", "openstack"]
     host: tuple[InventoryHost, ...]
     signing_key: tuple[SigningKey, ...]
     publish: bool

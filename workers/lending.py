@@ -7,7 +7,7 @@ from typing import Any
 
 import libvirt
 
-from scenarios.contract import Failed, ScenarioError
+from scenarios.contract import Failed, ScenarioError, Unsupported
 from scenarios.crossing import PlannedLent
 from workers.agent import AgentLink
 from workers.clocks import SURE_BOUNDS
@@ -166,12 +166,14 @@ def _libvirt(host: SshHost, ours: tuple[str, ...]) -> tuple[str, list[str], list
         try:
             names = [domain.name() for domain in connection.listAllDomains()]
             pools = _pools(connection)
-            kvm = "lists kvm" if "<domain type='kvm'" in connection.getCapabilities() else "lists no kvm"
+            lists_kvm = "<domain type='kvm'" in connection.getCapabilities()
             versions = (connection.getLibVersion(), connection.getVersion())
         finally:
             connection.close()
         libvirt_version, qemu_version = (".".join(map(str, _parts(number))) for number in versions)
-        told = f"libvirt {libvirt_version}, QEMU {qemu_version}, {kvm}"
+        if host.accelerator == "kvm" and not lists_kvm:
+            raise Unsupported(f"libvirt {libvirt_version} lists no kvm: is /dev/kvm there, and the module loaded?")
+        told = f"libvirt {libvirt_version}, QEMU {qemu_version}, {'lists kvm' if lists_kvm else 'lists no kvm'}"
         return told, [name for name in names if not name.startswith(ours)], pools
 
     return ask(f"libvirt of {host.name}", _LIBVIRT_TIMEOUT_S, read)

@@ -11,6 +11,8 @@ from tests.helpers.ssh_hosts import ssh_lab
 
 pytestmark = pytest.mark.machine
 
+PLACES = ("/srv/work", "/srv/shared", "/srv/console")
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
@@ -25,7 +27,7 @@ def test_who_is_not_root_can_measure(lab: Lab, scenario: Scenario) -> None:
     assert {(o.outcome, o.reason) for o in outcomes} == {("measured", None)}
     assert lab.guests_left() == []
     for link in lab.qemu.links:
-        left = link.agent.run(["find", "/srv", "-name", f"*{lab.session[:12]}-*"], timeout_s=20)
+        left = link.agent.run(["find", *PLACES, "-name", f"*{lab.session[:12]}-*"], timeout_s=20)
         assert left == ""
 
 

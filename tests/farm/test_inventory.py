@@ -141,6 +141,12 @@ def test_machines_through_ssh_are_told_to_the_worker_with_their_keys_and_without
     assert (planned.lent.guest_addresses[0], len(planned.lent.guest_addresses)) == ("10.20.0.100", 100)
 
 
+def test_guests_run_on_the_processor_of_machines_and_are_emulated_on_hosts_of_our_own() -> None:
+    assert parse_toml(MACHINES.replace('"qemu"', '"kvm"'), Cluster, source="acorn.toml").planned.driver == "kvm"
+    with pytest.raises(BadData, match="is not one of driver 'kvm'"):
+        parse_toml(ACORN.replace('"qemu"', '"kvm"'), Cluster, source="acorn.toml")
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "told"),
     [

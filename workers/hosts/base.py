@@ -7,7 +7,7 @@ of a host are the host's own: the worker process may not be able to open them, t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from scenarios.crossing import PlannedCloud, PlannedHost
 from workers.agent import AgentLink
@@ -23,6 +23,10 @@ class Nearby:
     libvirt_gid: int  # the group that may use that
     shared_dir: Path  # what the host has at its own `shared_dir`
     peers: str  # libvirt's URI of another host as this one's libvirtd reaches it; `%s` stands for that host's name
+
+
+# libvirt's types of domains: emulated (TCG), or on the processor itself
+Accelerator = Literal["qemu", "kvm"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Host(Protocol):
 
     @property
     def emulator(self) -> str: ...
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """What guests are asked to run on, and nothing else: a guest that does not boot there is told, not emulated."""
 
     @property
     def guest_uid(self) -> int:

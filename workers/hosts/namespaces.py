@@ -24,7 +24,7 @@ from workers import processes
 from workers.agent import AgentLink
 from workers.deadline import within
 from workers.hosts import init, links
-from workers.hosts.base import ClusterHosts, Nearby, Storage
+from workers.hosts.base import Accelerator, ClusterHosts, Nearby, Storage
 from workers.hosts.ground import (
     CHECKOUT,
     PYTHON,
@@ -66,6 +66,7 @@ class LocalHost:
     wire: str = "eth0"
     room_mib: int = _ROOM_MIB
     emulator: str = "/usr/bin/qemu-system-x86_64"
+    accelerator: Accelerator = "qemu"  # /dev/kvm of a machine may be there and yet boot no guest
     guest_uid: int = init.GUEST_UID
     work_dir: Path = init.WORK_DIR
     shared_dir: Path = init.SHARED_DIR

@@ -18,7 +18,7 @@ from scenarios.crossing import PlannedCluster, PlannedHost, PlannedLent, SshTarg
 from workers import processes
 from workers.agent import AgentLink
 from workers.hosts import links
-from workers.hosts.base import Budget, ClusterHosts, Storage
+from workers.hosts.base import Accelerator, Budget, ClusterHosts, Storage
 from workers.hosts.ground import CHECKOUT, PATH, PYTHON, Ground, HeldObserver, HostStatus, agent_environment
 from workers.hosts.init import GUEST_UID
 from workers.marks import live_sessions
@@ -55,6 +55,7 @@ class SshHost:
     login: "Login"
     lent: PlannedLent
     guest_uid: int
+    accelerator: Accelerator
     emulator: str = "/usr/bin/qemu-system-x86_64"
     wire: None = None  # what others need too is not cut
     room_mib: None = None
@@ -169,9 +170,10 @@ class SshCluster(Ground):
     def hosts(self, login: Login) -> list[SshHost]:
         """Raises Failed (farm) where the worker has no key to show."""
         login.write(self._planned, self._home / "secrets" / "ssh" / self._planned.name)
+        accelerator: Accelerator = "kvm" if self._planned.driver == "kvm" else "qemu"
         uids = [GUEST_UID if _target(planned).user == "root" else _OWN_USER for planned in self._planned.hosts]
         return [
-            SshHost(planned.name, planned.zone, planned.address, login, self._lent, uid)
+            SshHost(planned.name, planned.zone, planned.address, login, self._lent, uid, accelerator)
             for planned, uid in zip(self._planned.hosts, uids, strict=True)
         ]
 

@@ -26,9 +26,6 @@ from workers.emulators import Emulator
 from workers.hosts import base as hosts_base
 from workers.hypervisors import budgets
 from workers.hypervisors.calls import ask
-from workers.hypervisors.domain import (
-    DOMAIN_TYPE,
-)
 from workers.hypervisors.events import FirstRuns, listen
 from workers.hypervisors.link import HostLink, Revision
 from workers.hypervisors.qemu_guest import QemuGuest
@@ -188,7 +185,7 @@ def _probe_emulator(link: HostLink, path: Path, machine: str) -> None:
     """Raises Failed: stack where libvirt cannot run it for this machine type."""
 
     def probe() -> str:
-        return str(link.connection.getDomainCapabilities(str(path), "x86_64", machine, DOMAIN_TYPE))
+        return str(link.connection.getDomainCapabilities(str(path), "x86_64", machine, link.host.accelerator))
 
     try:
         ask(f"start the deployed QEMU on {link.name}", _START_TIMEOUT_S, probe)
