@@ -25,6 +25,7 @@ from workers.marks import live_sessions
 
 _OBSERVER, _STORAGE = "observer", "storage"
 _OWN_USER = -1
+_LOGIN_TIMEOUT_S = 60.0
 _START = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 # hosts that hang must be given up by the client, too: whoever waits for them has gone by then
 _SETTINGS = """\
@@ -118,11 +119,18 @@ class Login:
         _put(self.program, f'#!/bin/sh\nexec ssh -F {shlex.quote(str(self._config))} "$@"\n', mode=0o700)
 
     def agent(self, host: str, lease: str) -> AgentLink:
+        """It has answered; raises Failed (donor) where it does not."""
         there = [f"{processes.LEASE_VARIABLE}={lease}", f"PATH={PATH}", "LC_ALL=C.UTF-8"]
         run = ["env", *there, PYTHON, "-IB", "-c", shlex.quote(_START)]
         # written apart, so that it is known for an agent's on either side
         command = [str(self.program), "-T", "--", host, *run, "-m", "workers.agent"]
-        return AgentLink(host, command, agent_environment(lease, CHECKOUT), code=_code())
+        link = AgentLink(host, command, agent_environment(lease, CHECKOUT), code=_code())
+        try:
+            link.call("basics.clock_ns", timeout_s=_LOGIN_TIMEOUT_S)  # no other call has time for a login
+        except Failed:
+            link.close()
+            raise
+        return link
 
     @property
     def _config(self) -> Path:
