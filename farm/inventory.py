@@ -152,10 +152,8 @@ def _require_reachable(hosts: tuple[InventoryHost, ...], lent: PlannedLent) -> N
     for host in hosts:
         if not _NAME.fullmatch(host.name):
             raise ValueError(f"host {host.name!r}: its name must be lower-case letters, digits and '-'")
-        if ssh_target(host.uri) is None:
-            raise ValueError(
-                f"host {host.name!r}: uri = {host.uri!r} must be ssh://USER@MACHINE or ssh://USER@MACHINE:PORT"
-            )
+        if ssh_target(host.uri) is None:  # which is not quoted: there may be a password in it
+            raise ValueError(f"host {host.name!r}: uri must be ssh://USER@MACHINE or ssh://USER@MACHINE:PORT, no more")
         if not _HOST_KEY.fullmatch(host.host_key):
             raise ValueError(
                 f"host {host.name!r}: host_key must be the machine's public key, kind and key alone: the first two "
