@@ -51,6 +51,11 @@ class Host(Protocol):
     def migration_uri(self) -> str:
         """The libvirt URI at which the other hosts' libvirtd reaches this one, for peer-to-peer migration."""
 
+    def uri_of(self, daemon: str) -> str:
+        """The same of a session's own libvirtd, which has a folder of that name (`workers.hypervisors.daemon`)."""
+
+    def migration_uri_of(self, daemon: str) -> str: ...
+
     @property
     def bridge(self) -> str:
         """The bridge that guests are attached to."""

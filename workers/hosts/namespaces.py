@@ -82,6 +82,12 @@ class LocalHost:
     def migration_uri(self) -> str:
         return f"qemu+unix:///system?socket={init.PEERS_DIR / self.name / init.SOCKET_NAME}"
 
+    def uri_of(self, daemon: str) -> str:
+        return f"qemu+unix:///system?socket=/proc/{self.pid}/root/run/libvirt/{daemon}/run/{init.SOCKET_NAME}"
+
+    def migration_uri_of(self, daemon: str) -> str:
+        return f"qemu+unix:///system?socket={init.PEERS_DIR / self.name / daemon / 'run' / init.SOCKET_NAME}"
+
     def agent(self, lease: str) -> AgentLink:
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc"]
         return AgentLink(self.name, [*enter, *agent_command()], agent_environment(lease, init.CODE_DIR))

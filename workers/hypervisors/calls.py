@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import libvirt
 
-from scenarios.contract import Failed, Fault, ScenarioError, Unsupported
+from scenarios.contract import Failed, ScenarioError, Unsupported
+from workers.blame import DaemonFailed
 from workers.deadline import within
 
 Result = TypeVar("Result")
@@ -33,6 +34,8 @@ def ask(what: str, timeout_s: float, function: Callable[[], Result]) -> Result:
     """Call libvirt; raises Unsupported or Failed with one line that begins with `what`."""
     try:
         return within(timeout_s, what, function)
+    except Failed as error:
+        raise (DaemonFailed(str(error)) if error.fault == "donor" else error) from None
     except libvirt.libvirtError as error:
         raise error_of(what, error) from None
 
@@ -57,8 +60,9 @@ def error_of(what: str, error: libvirt.libvirtError) -> ScenarioError:
     text = f"{what}: {' '.join(str(error).split())[:400]}"
     if code in _CANNOT or any(code == answer and words in text for answer, words in _CANNOT_IN_WORDS):
         return Unsupported(text)
-    fault: Fault = "stack" if code in _SETTINGS else "donor" if code in _CONNECTION else "hypervisor"
-    return Failed(fault, text)
+    if code in _CONNECTION:
+        return DaemonFailed(text)
+    return Failed("stack" if code in _SETTINGS else "hypervisor", text)
 
 
 def is_gone(error: libvirt.libvirtError) -> bool:
