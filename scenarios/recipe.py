@@ -43,7 +43,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "openstack": ("nova", "keystone", "placement", "glance", "swift"),
     "external": (),
 }
-# Component → the kinds of source that it has (docs/decisions/0016); those that are not named are Python's
+# Component → the kinds of source that it has (docs/decisions/0017); those that are not named are Python's
 _PYTHON_SOURCES = ("pypi", "git", "path")
 SOURCES: dict[str, tuple[str, ...]] = {
     VMM: ("debian", "git"),
