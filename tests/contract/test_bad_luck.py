@@ -46,6 +46,13 @@ def halted_libvirtd(lab: Lab) -> Iterator[None]:
         link.agent.run(["sh", "-c", "kill -CONT $(cat /run/libvirtd.pid)"], timeout_s=10)
 
 
+def halt_vmms(lab: Lab) -> None:
+    """What runs the guests of the host does nothing any more, its monitor neither."""
+    (link,) = lab.qemu.links
+    pids = [pid for one in link.agent.call("basics.guests", timeout_s=10).values() for pid in one]
+    link.agent.run(["kill", "-STOP", *map(str, pids)], timeout_s=10)
+
+
 def test_a_full_disk_is_its_owners_fault_and_voids_what_it_touches(lab: Lab) -> None:
     with filled(lab, left_mib=LEFT_MIB):
         (copied,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), methods=["copy"]))
@@ -76,11 +83,42 @@ def test_a_guest_whose_host_has_no_room_for_what_it_writes_is_not_the_stacks_fau
 def test_a_libvirtd_that_hangs_is_told_in_time_and_the_next_guest_starts(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(qemu_guest, "_START_TIMEOUT_S", 3.0)
     told = pytest.raises(Failed, match="start guest .* no answer within 3 s")
-    with lab.bench().hosts[0].guest(nonce="hangs") as guest, halted_libvirtd(lab), told as failed:
-        guest.start()
+    with monkeypatch.context() as hurried, lab.bench().hosts[0].guest(nonce="hangs") as guest:
+        hurried.setattr(qemu_guest, "_START_TIMEOUT_S", 3.0)
+        with halted_libvirtd(lab), told as failed:
+            guest.start()
     assert failed.value.fault == "donor"
     assert lab.guests_left() == []
     (booted,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench()))
     assert booted.outcome == "measured"
+
+
+def test_a_vmm_that_hangs_is_the_hypervisors_fault_and_goes_with_its_guest(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(qemu_guest, "_MONITOR_TIMEOUT_S", 3.0)
+    disk, _ = lab.bench().hosts[0].make_disk("overlay")
+    workload = Workload(write_test_blocks=512)
+    told = pytest.raises(Failed, match="did not end its write test: no answer within 3 s; libvirtd answers")
+    with lab.bench().hosts[0].guest(nonce="halts", disk=disk, workload=workload) as guest:
+        guest.start()
+        guest.first_answer(timeout_s=60)
+        halt_vmms(lab)
+        guest.begin_writes()
+        with told as failed:
+            guest.write_times(timeout_s=2)
+    assert failed.value.fault == "hypervisor"
+    disk.remove()
+    assert lab.guests_left() == []
+    (booted,) = outcomes_of(lab.measure(boot.SCENARIO, lab.bench()))
+    assert booted.outcome == "measured"
+
+
+def test_a_guest_that_is_silent_while_its_vmm_answers_is_the_stacks_fault(lab: Lab) -> None:
+    with lab.bench().hosts[0].guest(nonce="dumb", workload=Workload(write_test_blocks=512)) as guest:
+        guest.start()
+        guest.first_answer(timeout_s=60)
+        with pytest.raises(Failed, match="did not end its write test within 1 s") as failed:
+            guest.write_times(timeout_s=1)
+    assert failed.value.fault == "stack"

@@ -1,10 +1,8 @@
 """libvirt as a component: guests run on the libvirtd that the session deploys, beside the host's own."""
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -19,9 +17,9 @@ from tests.helpers.local_clusters import libvirt_of, planned_cluster
 from tests.workers.test_session import TIMEOUT_S, Worker, read_bundle
 from workers import blame, libvirts, processes
 from workers.blame import DaemonFailed
+from workers.deadline import Late
 from workers.debian import Apt
 from workers.libvirts import Libvirt
-from workers.sweep import sweep
 
 PACKAGE = "libvirt-daemon"
 SETTINGS = GuestSettings(memory_mib=256, machine="pc", cpu="qemu64")
@@ -44,6 +42,7 @@ def test_a_libvirt_from_elsewhere_is_refused(source: str) -> None:
         (["libvirt"], Failed("hypervisor", "broke"), ("stack", "component libvirt: broke")),
         (["qemu", "libvirt"], Failed("hypervisor", "broke"), ("stack", "component qemu and libvirt: broke")),
         (["qemu", "libvirt"], DaemonFailed("hangs"), ("stack", "component libvirt: hangs")),
+        (["libvirt"], Late("donor", "hangs"), ("stack", "component libvirt: hangs")),
         (["qemu"], DaemonFailed("hangs"), ("donor", "hangs")),
         (["libvirt"], Failed("donor", "disk full"), ("donor", "disk full")),
         ([], Failed("hypervisor", "broke"), ("hypervisor", "broke")),
@@ -97,8 +96,8 @@ def test_two_versions_lie_side_by_side_and_each_keeps_its_own_guests(lab: Lab, m
         with newer[0].guest(nonce="new") as other:
             other.start()
             other.first_answer(timeout_s=60)
-            assert [d.name() for d in first.link.connection.listAllDomains()] == [guest.name]  # type: ignore[attr-defined]
-            assert [d.name() for d in newer[0].link.connection.listAllDomains()] == [other.name]  # type: ignore[attr-defined]
+            assert [d.name() for d in first.link.connection.listAllDomains()] == [guest.name]
+            assert [d.name() for d in newer[0].link.connection.listAllDomains()] == [other.name]
             with libvirt_of(lab.hosts.hosts[0]) as host:
                 assert not host.listAllDomains()
         guest.migrate(second, timeout_s=60)

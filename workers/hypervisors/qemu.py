@@ -19,11 +19,10 @@ from scenarios.contract import (
     System,
     Unsupported,
 )
-from scenarios.crossing import FidelityFact, PlannedGuest
+from scenarios.crossing import FidelityFact, OperatorImage, PlannedGuest
 from scenarios.recipe import DAEMON, VMM, DiskSettings, GuestSettings
 from workers import blame, clocks, emulators, facts, marks
 from workers.archives import Archive
-from workers.blame import DaemonFailed
 from workers.hosts import base as hosts_base
 from workers.hypervisors.calls import ask
 from workers.hypervisors.daemons import Daemons
@@ -137,6 +136,10 @@ class QemuCluster(Watch):
         """What the systems that guests ran are made of, by their digests."""
         return {digest: list(packages) for digest, packages in self.systems.packages.items()}
 
+    def operator_image(self) -> OperatorImage | None:
+        """The operator's own, if a guest booted from it."""
+        return self.systems.operator_image
+
     def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
         return facts.conclude_fidelity(self.accelerators, read)
 
@@ -197,7 +200,7 @@ def _probe_emulator(link: HostLink, deployed: Path | None, machine: str, compone
     try:
         ask(f"start the QEMU on {link.name}", _START_TIMEOUT_S, probe)
     except (Unsupported, Failed) as error:
-        failed = error if isinstance(error, DaemonFailed) else Failed("hypervisor", str(error))
+        failed = error if blame.is_daemons(error) else Failed("hypervisor", str(error))
         raise blame.of(components)(failed) from None
 
 
