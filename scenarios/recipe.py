@@ -147,6 +147,7 @@ class SwiftSettings:
     """`proxy`, `account`, `container`, `object` are settings of those servers, as Swift's own manual names them."""
 
     replicas: int = 3
+    hosts: int = 0  # of the cluster, that storage servers are on; 0: all of them are where the proxy is
     part_power: int = 8
     workers: int = 1
     proxy: dict[str, str | int | float | bool] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class SwiftSettings:
 
     def __post_init__(self) -> None:
         _must(1 <= self.replicas <= 16, "replicas must be 1 to 16")
+        _must(0 <= self.hosts <= 50, "hosts must be 0 to 50")
         _must(4 <= self.part_power <= 16, "part_power must be 4 to 16")
         _must(1 <= self.workers <= 16, "workers must be 1 to 16")
         named = {"proxy": self.proxy, "account": self.account, "container": self.container, "object": self.object}

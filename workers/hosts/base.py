@@ -19,6 +19,7 @@ class Nearby:
     """What the worker's machine can reach of a host that is made of it."""
 
     network_namespace: Path  # for `nsenter --net=`
+    pid: int  # of a process in its namespaces
     libvirt_dir: Path  # holds the socket of its libvirtd
     libvirt_gid: int  # the group that may use that
     shared_dir: Path  # what the host has at its own `shared_dir`
@@ -137,3 +138,4 @@ class ClusterHosts:
     network: str  # of all addresses, such as "10.77.0.0/24"
     guest_addresses: Sequence[str]  # those that guests may take
     cloud: Cloud | None = None
+    store_addresses: Sequence[str] = ()  # of hosts' storage servers, host by host

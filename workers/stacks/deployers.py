@@ -37,8 +37,8 @@ def deploy(build: Build, hypervisors: Hold, *, lease: str, run_dir: Path, home: 
             raise Unsupported(told)
         cluster, observer = hypervisors.cluster, hypervisors.observer
         return openstack.deploy(build, cluster, observer, lease=lease, run_dir=run_dir, home=home)
-    storage, software = hypervisors.cluster.storage, home / "cache" / "software"
-    return swift.deploy(build, storage, lease=lease, run_dir=run_dir, software=software, s3=s3)
+    cluster, software = hypervisors.cluster, home / "cache" / "software"
+    return swift.deploy(build, cluster, lease=lease, run_dir=run_dir, software=software, s3=s3)
 
 
 def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path, home: Path) -> Sequence[Host]:
