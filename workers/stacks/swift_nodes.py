@@ -83,6 +83,7 @@ def _namespace_at(host: Host, address: str, lease: str) -> Iterator[Path]:
         links.lay_wire(host.nearby.pid, _PORT, holder.pid, address=address)
         yield Path(links.namespace_path(holder.pid))
     finally:
+        links.take_wire(host.nearby.pid, _PORT)  # the kernel would do so too, some time after the namespace's end
         holder.kill()
         holder.wait()
         holder.stdin.close()
