@@ -84,6 +84,7 @@ class Ground(abc.ABC):
             cluster,
             hosts=[cluster.hosts[index] for index in own],
             guest_addresses=[address for addresses in (first, *others) for address in addresses],
+            store_addresses=[address for index, address in enumerate(cluster.store_addresses) if index in own],
             storage=Storage(Path(links.namespace_path(holder)), store, disks),
         )
 

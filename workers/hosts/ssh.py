@@ -13,7 +13,7 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, Unsupported
 from scenarios.crossing import PlannedCluster, PlannedHost, PlannedLent, SshTarget, ssh_target
 from workers import processes
 from workers.agent import AgentLink
@@ -74,6 +74,12 @@ class SshHost:
     @property
     def migration_uri(self) -> str:
         return self.lent.peers % self.name
+
+    def uri_of(self, daemon: str) -> str:
+        raise Unsupported("a libvirtd of a revision's own is not started on somebody else's machine")
+
+    def migration_uri_of(self, daemon: str) -> str:
+        raise Unsupported("a libvirtd of a revision's own is not started on somebody else's machine")
 
     @property
     def work_dir(self) -> Path:
