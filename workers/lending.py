@@ -97,6 +97,7 @@ def _login_remedy(told: str) -> str:
         "Host key verification failed": "its key is not the inventory's: find out why before you change host_key",
         "Permission denied": "put the worker's public key into the account's authorized_keys",
         "timed out": "a firewall, or a machine that hangs",
+        "Python 3.11": "a newer Debian, or a newer Python as /usr/bin/python3",
         "No such file": "it needs Python 3.11 or newer as /usr/bin/python3",
     }
     return next((remedy for words, remedy in remedies.items() if words in told), "start it, or mend its uri")

@@ -26,7 +26,10 @@ from workers.marks import live_sessions
 _OBSERVER, _STORAGE = "observer", "storage"
 _OWN_USER = -1
 _LOGIN_TIMEOUT_S = 60.0
-_START = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+_START = (
+    "import sys; sys.version_info < (3, 11) and sys.exit('it needs Python 3.11, this is ' + sys.version.split()[0]); "
+    "exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+)
 # hosts that hang must be given up by the client, too: whoever waits for them has gone by then
 _SETTINGS = """\
 BatchMode yes
