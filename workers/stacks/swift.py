@@ -6,10 +6,11 @@ beside them: it would measure itself. Updaters run when accounts and containers 
 deployment is old enough for them.
 """
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from scenarios.contract import Failed
@@ -19,6 +20,7 @@ from workers.builds import Build
 from workers.hosts.base import Storage
 from workers.stacks import swift_conf
 from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
+from workers.stacks.suites import Surroundings
 from workers.stacks.swift_rings import PORTS
 
 READY_TIMEOUT_S = 60.0
@@ -83,9 +85,11 @@ class Deployment:
         for kind in _UPDATERS:
             self._services.run_once(f"{kind}-updater", timeout_s=UPDATER_TIMEOUT_S)
 
-    def for_tests(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Files and environment by which Swift's own tests find it."""
-        return {_TEST_CONF: swift_conf.test_configuration(self._place)}, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF}
+    @contextlib.contextmanager
+    def for_tests(self) -> Iterator[Surroundings]:
+        """By which Swift's own tests find it."""
+        texts = {_TEST_CONF: swift_conf.test_configuration(self._place)}
+        yield Surroundings(texts, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF})
 
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""
