@@ -6,12 +6,13 @@ A metric of a scenario that asks with parameters is written `create_ms[method=ov
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from farm.results.tables import CheckIn, ComparisonRow, Finding
 from scenarios.crossing import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Answer = dict[str, Any]
 
@@ -22,7 +23,7 @@ _SAMPLE_KEYS = (
 )
 
 
-def results(samples: pd.DataFrame) -> list[Answer]:
+def results(samples: "pd.DataFrame") -> list[Answer]:
     """Samples with their cluster, in the order of the frame (of `farm.limits.held_samples`)."""
     return [_sample(record) for record in samples[list(_SAMPLE_KEYS)].to_dict("records")]
 

@@ -135,6 +135,8 @@ def load_inventory(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Clust
             raise BadData(f"{path}: name is '{cluster.name}', must be '{path.stem}' as the file is called")
         if not (folder / cluster.donor.logo).is_file():
             raise BadData(f"{path}: donor.logo '{cluster.donor.logo}' is not a file beside it")
+        if cluster.guest is not None and not Path(cluster.guest.image).is_file():
+            raise BadData(f"{path}: guest.image '{cluster.guest.image}' is not a file on this machine")
         clusters[cluster.name] = cluster
     for name in names:
         if name not in clusters:

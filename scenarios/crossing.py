@@ -253,13 +253,21 @@ class FidelityFact:
 
 
 @dataclass(frozen=True)
+class OperatorImage:
+    """The operator's guest image as its guests booted it: the file, and the disk that was unpacked from it."""
+
+    file_sha256: str
+    disk_sha256: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What was found about the cluster during the session: `facts.json` of the bundle.
 
     `declared` are the facts that open an epoch (CPU, microcode, kernel, QEMU, libvirt, firmware, swap);
     `clock_bounds_s` is, per host, how far its clock may be from the observer's; `guest_images` is,
     per revision, the SHA-256 of its guest's kernel and initramfs; `packages` are those that other guests'
-    systems were built from.
+    systems were built from; `operator_image` is there if a guest booted from it.
     """
 
     declared: dict[str, str]
@@ -272,6 +280,7 @@ class Facts:
     clock_jumps_s: dict[str, list[float]] = field(default_factory=dict)  # by host, where its clock jumped
     store_disks: int = 0  # of the cluster's object store
     packages: dict[str, list[str]] = field(default_factory=dict)  # by digest of a guest's system: 'name version' …
+    operator_image: OperatorImage | None = None
 
 
 @dataclass(frozen=True)

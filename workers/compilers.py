@@ -10,7 +10,10 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.turns import turn
+
 LIMIT_MIB = 1024
+TURN_TIMEOUT_S = 120.0
 _FILE_LIMIT_MIB = 32
 _ENTRY = re.compile(r"\./([0-9a-f]{2}/[0-9a-z]{16,80})")
 
@@ -27,6 +30,10 @@ class CompilerCache:
 
     def add(self, archive: bytes) -> None:
         """Take over what an archive from behind the walls holds of new entries, and nothing else."""
+        with turn(self.folder.with_suffix(".turn"), timeout_s=TURN_TIMEOUT_S, busy=f"what was compiled, {self.folder}"):
+            self._take_over(archive)
+
+    def _take_over(self, archive: bytes) -> None:
         try:
             with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
                 for member in packed:

@@ -4,6 +4,7 @@ No script of a package runs, and nothing of it leaves the folder it is unpacked 
 the machine's sources of its release, backports from the same mirror, and whatever is added to `sources.list` there.
 """
 
+import contextlib
 import hashlib
 import re
 import subprocess
@@ -13,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed
+from workers.turns import turn
 
 RELEASE = "bookworm"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 TIMEOUT_S = 300.0
+TURN_TIMEOUT_S = 900.0  # longer than a package and its family take
 _DEPENDENCY = re.compile(r"([a-z0-9][a-z0-9+.-]+)")
 _SOURCE = re.compile(r"(\S+)(?: \((\S+)\))?")
 
@@ -38,7 +41,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Apt:
-    """Apt with lists, cache and sources in a folder of its own; one caller at a time."""
+    """Apt with lists, cache and sources in a folder of its own; callers take turns."""
 
     folder: Path
 
@@ -47,6 +50,10 @@ class Apt:
 
         Raises Failed: stack for a version that there is not, farm where the package source does not answer.
         """
+        with self._own_turn():
+            return self._unpack(pin, beside, target)
+
+    def _unpack(self, pin: str, beside: Sequence[str], target: Path) -> list[Package]:
         packages = [*self._family(pin), *(self._newest(name) for name in beside)]
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             self._run("apt-get", "--quiet=2", "download", *(package.pin for package in packages), cwd=Path(folder))
@@ -59,6 +66,14 @@ class Apt:
 
     def known(self, name: str) -> list[Package]:
         """All versions of a package that apt's lists have, the newest first."""
+        with self._own_turn():
+            return self._known(name)
+
+    def _own_turn(self) -> contextlib.AbstractContextManager[None]:
+        """Apt's own locks fail where they should wait."""
+        return turn(self.folder / "turn", timeout_s=TURN_TIMEOUT_S, busy="apt")
+
+    def _known(self, name: str) -> list[Package]:
         self._prepare()
         text = self._run("apt-cache", "show", "--all-versions", name, may_fail=True)
         return [_read(block) for block in text.split("\n\n") if "\nSHA256: " in block]
@@ -71,7 +86,7 @@ class Apt:
             name = waiting.pop()
             if name in family:
                 continue
-            for package in self.known(name):
+            for package in self._known(name):
                 if package.source == first.source:
                     family[name] = package
                     waiting += package.depends
@@ -80,10 +95,10 @@ class Apt:
 
     def _pinned(self, pin: str) -> Package:
         name, _, version = pin.partition("=")
-        there = self.known(name)
+        there = self._known(name)
         if version not in [package.version for package in there]:
             self._update()
-            there = self.known(name)
+            there = self._known(name)
         for package in there:
             if package.version == version:
                 return package
@@ -91,7 +106,7 @@ class Apt:
         raise Failed("stack", f"there is no Debian package {pin} (known versions: {others})")
 
     def _newest(self, name: str) -> Package:
-        known = self.known(name)
+        known = self._known(name)
         if not known:
             raise Failed("farm", f"the package source has no {name}")
         return known[0]

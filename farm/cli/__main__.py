@@ -1,4 +1,8 @@
-"""The `farm` command. Each subcommand is a function of (arguments, Context) that returns an exit status."""
+"""The `farm` command. Each subcommand is a function of (arguments, Context) that returns an exit status.
+
+What judges and draws takes two seconds to load: the functions that need it import it themselves, so that all others
+answer at once.
+"""
 
 import argparse
 import os

@@ -7,7 +7,6 @@ from typing import Any
 from farm import answers
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
-from farm.limits import held_samples
 from farm.names import did_you_mean
 from farm.results import queries
 from farm.results.queries import EVERYTHING
@@ -72,6 +71,8 @@ def register(commands: Any) -> None:
 
 
 def show_results(arguments: argparse.Namespace, context: Context) -> int:
+    from farm.limits import held_samples
+
     wanted = {name: getattr(arguments, name) for name in ("repository", "cluster", "scenario", "metric", "session")}
     if arguments.cluster is not None:
         context.cluster(arguments.cluster)

@@ -8,9 +8,7 @@ from typing import Any
 from farm.cli.context import Context
 from farm.cli.errors import UsageError
 from farm.cli.table import print_table
-from farm.limits import held_samples
 from farm.names import there_are
-from farm.no_effect import NoEvidence, evidence
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 from farm.settings import CHECKOUT
@@ -33,6 +31,9 @@ def register(actions: Any) -> None:
 
 
 def write_evidence(arguments: argparse.Namespace, context: Context) -> int:
+    from farm.limits import held_samples
+    from farm.no_effect import NoEvidence, evidence
+
     if arguments.scenario not in SCENARIOS:
         raise UsageError(f"no scenario '{arguments.scenario}' {there_are(arguments.scenario, SCENARIOS)}")
     rows = queries.sessions(context.engine, EVERYTHING), queries.bundles(context.engine, EVERYTHING)

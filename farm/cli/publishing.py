@@ -6,9 +6,6 @@ import threading
 from typing import Any
 
 from farm.cli.context import Context
-from farm.judge import judge
-from reports.site import publish
-from reports.watch import watch
 
 
 def register(commands: Any) -> None:
@@ -26,11 +23,16 @@ def run(arguments: argparse.Namespace, context: Context) -> int:
     if not arguments.watch:
         print(_publish_once(context))
         return 0
+    from reports.watch import watch
+
     watch(context.settings, threading.Event())
     return 0
 
 
 def _publish_once(context: Context) -> str:
+    from farm.judge import judge
+    from reports.site import publish
+
     now = datetime.datetime.now(datetime.UTC)
     judge(context.engine, context.settings, context.inventory, now)
     return str(publish(context.engine, context.settings, context.inventory, now) / "index.html")

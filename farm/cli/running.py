@@ -19,15 +19,11 @@ from farm.cli.example import make_example_repository
 from farm.cli.processes import ProcessTable
 from farm.cli.progress import UNFINISHED, SessionView, progress_line, time_left_s
 from farm.cli.supervisor import Supervisor, supervisor_pid
-from farm.judge import judge
 from farm.reservations import Held, held_between
 from farm.results import queries
 from farm.results.database import reading
 from farm.results.queries import EVERYTHING
-from farm.scheduler import watch
 from farm.settings import CHECKOUT
-from reports.headlines import finding_sentences
-from reports.site import is_current, publish
 
 _READY_TIMEOUT_S = 60.0
 _TICK_S = 1.0
@@ -113,6 +109,8 @@ def _require_what_it_needs(context: Context) -> None:
 
 def _start(context: Context) -> Supervisor:
     """Prepare and start everything; what a killed farm left running is ended first, since it would hold the ports."""
+    from farm.scheduler import watch
+
     home = context.settings.home
     if (pid := supervisor_pid(home / "run" / "supervisor.lock")) is not None:
         raise UsageError(f"the farm runs already (pid {pid}): 'farm status' shows it, 'farm down' ends it")
@@ -138,6 +136,10 @@ def _stop(context: Context, supervisor: Supervisor) -> None:
 
 def _measure_once(context: Context, supervisor: Supervisor) -> int:
     """Until every session asked for has ended and its figures are on the site."""
+    from farm.judge import judge
+    from farm.scheduler import watch
+    from reports.site import is_current, publish
+
     teller = _Teller()
     first_page = not _has_figures(context)
     while True:
@@ -248,6 +250,8 @@ def _reserved(context: Context) -> list[Held]:
 
 
 def _summary(context: Context) -> None:
+    from reports.headlines import finding_sentences
+
     print("\nwhat was found:")
     for sentence in finding_sentences(context.engine, context.inventory) or [
         "no check-in made anything slower or faster"

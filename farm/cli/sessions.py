@@ -17,7 +17,6 @@ from farm.results.queries import EVERYTHING, bundles, check_ins, outcomes
 from farm.results.queries import session as find_session
 from farm.results.queries import sessions as list_sessions
 from farm.results.tables import CheckIn, Session
-from farm.scheduler import owner_of, watch
 from farm.sessions import TRANSITIONS, SessionError, cancel, planned_scenarios, require_time
 from farm.settings import RepositorySettings, ScenarioSettings, Settings
 from scenarios import sweeps
@@ -73,6 +72,8 @@ def register(commands: Any) -> None:
 
 
 def run_session(arguments: argparse.Namespace, context: Context) -> int:
+    from farm.scheduler import owner_of, watch
+
     context.require_clusters()
     repository = _repository(context, arguments.repository)
     clusters = [context.cluster(name).name for name in arguments.cluster or context.inventory]

@@ -13,12 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
@@ -59,9 +54,6 @@ def open_database(url: str) -> Engine:
         ) from None
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseUnusable(f"database: the URL cannot be used: {_first_line(error)}") from None
-    except CommandError as error:
-        why = f"was made by a newer farm ({_first_line(error)}): update this checkout"
-        raise DatabaseUnusable(f"database {parsed.render_as_string()}: {why}") from None
     except (DatabaseError, sqlite3.DatabaseError) as error:
         why = _first_line(getattr(error, "orig", None) or error)
         raise DatabaseUnusable(f"database {parsed.render_as_string()}: {why}") from None
@@ -143,12 +135,14 @@ def _use_write_ahead_log(engine: Engine) -> None:
 
 
 def _migrate(engine: Engine) -> None:
+    if _schema_of(engine) == _newest_schema():
+        return
+    from alembic import command  # here: it would take every command as long to load as all else of a database
+    from alembic.config import Config
+    from alembic.util import CommandError
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    newest = ScriptDirectory.from_config(config).get_current_head()
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == newest:
-            return
     # The lock is held until the commit; whoever waited for it finds nothing left to do. On PostgreSQL not in
     # a serialisable transaction: its snapshot would be older than the lock
     locking = _writer(engine) if engine.dialect.name == "sqlite" else engine
@@ -156,7 +150,26 @@ def _migrate(engine: Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            where = engine.url.render_as_string()
+            why = f"was made by a newer farm ({_first_line(error)}): update this checkout"
+            raise DatabaseUnusable(f"database {where}: {why}") from None
+
+
+def _schema_of(engine: Engine) -> str | None:
+    """The migration that the database stands at, where Alembic wrote it down; None for a new database."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
+
+
+def _newest_schema() -> str:
+    """Migrations are files with their number in front."""
+    return max(path.name for path in (MIGRATIONS / "versions").glob("*.py")).partition("_")[0]
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,9 +7,8 @@ them, never change them.
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pandas as pd
 from sqlalchemy import ColumnElement, Engine, Select, func, select, true
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.orm import Session as Transaction
@@ -31,6 +30,9 @@ from farm.results.tables import (
     Session,
 )
 from scenarios.crossing import canonical_json, digest_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = TypeVar("Row", bound=Owned)
 
@@ -121,13 +123,15 @@ def samples(
     metric: str | None = None,
     session: str | None = None,
     revision: str | None = None,
-) -> pd.DataFrame:
+) -> "pd.DataFrame":
     """One row per sample in the order they were taken, void and warm-up ones included.
 
     Columns are SAMPLE_COLUMNS: `roles` is a tuple, the revision's roles in that session; `params` and `hosts`
     are canonical JSON text, so that one may group by them; `value` is in `unit`; `taken_at` is UTC; `order`
     is the revision's place in its block. Samples may be compared with each other within one `series`.
     """
+    import pandas as pd  # here: who asks for rows alone need not wait for it
+
     query = (
         select(*_SAMPLE_DATA)
         .join(Series, SampleRow.series == Series.id)

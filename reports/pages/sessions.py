@@ -60,6 +60,9 @@ def _content(
             plain(str(digest)): [plain(str(package)) for package in _sequence(packages)]
             for digest, packages in _facts(bundle, "packages").items()
         },
+        "operator_image": {
+            plain(str(key)): plain(str(value)) for key, value in _facts(bundle, "operator_image").items()
+        },
         "fidelity_evidence": [plain(str(line)) for line in _facts(bundle, "fidelity").get("evidence", [])],
         "probes": probe_table(row for row in material.probes if row.session == session.id),
         "voids": void_counts(samples),
@@ -144,7 +147,7 @@ def _locks(
 
 
 def _facts(bundle: Bundle | None, part: str) -> dict[str, Any]:
-    found = (bundle.facts or {}).get(part, {}) if bundle else {}
+    found = ((bundle.facts or {}).get(part) or {}) if bundle else {}
     return dict(sorted(found.items()))
 
 

@@ -1,5 +1,6 @@
 """What every deployer must do: bring its stack up so that it answers, and take all of it down, killed or not."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,8 +136,10 @@ def left_of(session: str) -> list[list[str]]:
 
 
 def memory_mib(session: str) -> float:
-    """Of all its processes; what they share is counted once."""
-    pids = processes.marked(processes.LEASE_VARIABLE, [session])
+    """Of all processes behind its walls, those too that have overwritten their mark; what they share is counted once."""
+    marked = processes.marked(processes.LEASE_VARIABLE, [session])
+    inside = {processes.pid_namespace(pid) for pid in marked} - {processes.pid_namespace(os.getpid()), None}
+    pids = [pid for pid in processes.all_pids() if processes.pid_namespace(pid) in inside]
     texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
     lines = [line for text in texts for line in text.splitlines() if line.startswith("Pss:")]
     return sum(int(line.split()[1]) for line in lines) / 1024

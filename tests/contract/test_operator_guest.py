@@ -12,7 +12,7 @@ from scenarios import operator_guest
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedGuest
 from tests.helpers.labs import Lab, lab_on, outcomes_of, values_of
-from tests.helpers.local_clusters import planned_cluster
+from tests.helpers.local_clusters import FARM_HOME, planned_cluster
 from tests.helpers.operator_images import operator_image
 from workers.system_image import operator_system
 
@@ -38,6 +38,14 @@ def test_an_operators_guest_is_measured_from_request_to_answer(lab: Lab) -> None
     assert set(values) == {metric.name for metric in operator_guest.SCENARIO.metrics}
     assert 0 < values["vcpu_ms"] < values["lease_ms"] < values["answer_ms"]
     assert lab.guests_left() == []
+
+
+def test_the_facts_tell_the_image_by_the_digest_that_its_owner_knows(lab: Lab, image: PlannedGuest) -> None:
+    outcomes_of(lab.measure(operator_guest.SCENARIO, lab.bench()))
+    told = lab.qemu.operator_image()
+    assert told is not None
+    assert told.file_sha256 == hashlib.sha256(Path(image.image).read_bytes()).hexdigest()
+    assert told.disk_sha256 == operator_system(FARM_HOME, image).digest
 
 
 def test_what_answers_before_the_guest_was_requested_proves_nothing(

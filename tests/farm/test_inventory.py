@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from farm.inventory import Cluster
+from farm.inventory import Cluster, load_inventory
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost
 from scenarios.strict import BadData, parse_toml
@@ -44,6 +44,16 @@ def test_the_operators_guest_is_told_to_the_worker() -> None:
 def test_what_cannot_be_booted_is_refused_by_name(right: str, wrong: str, told: str) -> None:
     with pytest.raises(BadData, match=told):
         parse_toml(ACORN + GUEST.replace(right, wrong), Cluster, source="acorn.toml")
+
+
+def test_an_image_that_is_not_there_is_refused_when_the_inventory_is_read(tmp_path: Path) -> None:
+    image = tmp_path / "ours.qcow2"
+    (tmp_path / "acorn.svg").touch()
+    (tmp_path / "acorn.toml").write_text(ACORN + GUEST.replace("/srv/images/ours.qcow2", str(image)))
+    with pytest.raises(BadData, match=f"acorn.toml: guest.image '{image}' is not a file on this machine"):
+        load_inventory(tmp_path)
+    image.touch()
+    assert set(load_inventory(tmp_path)) == {"acorn"}
 
 
 def test_a_donor_may_promise_hardware_and_nothing_else() -> None:

@@ -283,6 +283,7 @@ def _bundle(session: tables.Session, files: dict[str, str], cluster: str) -> tab
             "hosts": {"h1": {"memory_mib": 24000, "cores": "2"}, "h2": {"memory_mib": 24000, "cores": "2"}},
             "clock_bounds_s": {"h1": 0.00002, "h2": 0.00003},
             "packages": {"d" * 64: ["systemd 252.1", "zstd <1.5>"]},
+            "operator_image": {"file_sha256": "0f" * 32, "disk_sha256": "1e" * 32},
             "sizes_mib": {"base image": 128.0},
             "guest_images": {},
             "fidelity": {"concluded": "emulated", "evidence": ["no /dev/kvm: QEMU ran its own TCG"]},

@@ -317,6 +317,7 @@ def test_a_session_tells_what_it_ran_on_and_what_changed(judged_site: Path) -> N
     assert "load before (1, 5, 15 minutes) 0.20 0.25 1.00" in later
     assert "time spent build 0.7 s, measure 118.9 s" in later
     assert f"The 2 Debian packages of the guest {'d' * 16} systemd 252.1 zstd <1.5>" in later
+    assert f"the operator’s guest image SHA-256 {'0f' * 32}; the disk in it has {'1e' * 32}" in later
     assert "Nothing about the hosts, but for load, steal, temperature and what traps cost." in later
 
 

@@ -6,9 +6,11 @@ from typing import TypeVar
 import libvirt
 
 from scenarios.contract import Failed, Fault, ScenarioError, Unsupported
-from workers.deadline import within
+from workers.deadline import Late, within
 
 Result = TypeVar("Result")
+
+_DAEMON_TIMEOUT_S = 5.0
 
 _CANNOT = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}
 # a flag or method that libvirt does not know; a way to migrate that QEMU does not have on this host
@@ -35,6 +37,18 @@ def ask(what: str, timeout_s: float, function: Callable[[], Result]) -> Result:
         return within(timeout_s, what, function)
     except libvirt.libvirtError as error:
         raise error_of(what, error) from None
+
+
+def ask_vmm(what: str, timeout_s: float, connection: libvirt.virConnect, function: Callable[[], Result]) -> Result:
+    """As `ask`, for what a guest's VMM has to answer; Failed (hypervisor) where it does not and libvirtd does."""
+    try:
+        return ask(what, timeout_s, function)
+    except Late as late:
+        try:
+            ask("look whether libvirtd answers", _DAEMON_TIMEOUT_S, connection.getLibVersion)
+        except ScenarioError:
+            raise late from None
+        raise Failed("hypervisor", f"{late}; libvirtd answers, the guest's VMM does not") from None
 
 
 def find(connection: libvirt.virConnect, name: str, timeout_s: float) -> libvirt.virDomain | None:

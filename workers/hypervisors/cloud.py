@@ -119,6 +119,9 @@ class CloudCluster(Watch):
         """There is no system but the small guest."""
         return {}
 
+    def operator_image(self) -> None:
+        """No guest boots from one."""
+
     def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
         return FidelityFact("emulated", [f"{UNSEEN}: nothing shows that they are real machines"])
 

@@ -19,7 +19,7 @@ from scenarios.contract import (
     System,
     Unsupported,
 )
-from scenarios.crossing import FidelityFact, PlannedGuest
+from scenarios.crossing import FidelityFact, OperatorImage, PlannedGuest
 from scenarios.recipe import DiskSettings, GuestSettings
 from workers import clocks, emulators, facts, marks
 from workers.emulators import Emulator
@@ -120,6 +120,10 @@ class QemuCluster(Watch):
     def packages(self) -> dict[str, list[str]]:
         """What the systems that guests ran are made of, by their digests."""
         return {digest: list(packages) for digest, packages in self.systems.packages.items()}
+
+    def operator_image(self) -> OperatorImage | None:
+        """The operator's own, if a guest booted from it."""
+        return self.systems.operator_image
 
     def fidelity(self, read: Mapping[str, Mapping[str, Any]]) -> FidelityFact:
         return facts.conclude_fidelity(self.accelerators, read)

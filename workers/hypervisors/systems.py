@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import System, Unsupported
-from scenarios.crossing import PlannedGuest
+from scenarios.crossing import OperatorImage, PlannedGuest
 from scenarios.recipe import GuestSettings
 from workers.agent import AgentLink
 from workers.guest_image import build_guest_image
@@ -40,6 +40,7 @@ class Systems:
         self._folder = folder
         self._sent: dict[tuple[object, ...], SentSystem] = {}
         self.packages: dict[str, tuple[str, ...]] = {}  # by the digest of a system that was built from some
+        self.operator_image: OperatorImage | None = None
 
     def get(self, system: System, guest: GuestSettings) -> SentSystem:
         """Raises Failed (farm, or stack for settings that cannot be met), and Unsupported."""
@@ -59,7 +60,9 @@ class Systems:
             return self._send_debian(debian_system(self._home), system)
         if system.firmware == "none":
             raise Unsupported("what the operator's image boots is known to itself alone: name its firmware")
-        return self._send_disk(operator_system(self._home, self._operators()), our_arguments="")
+        disk = operator_system(self._home, self._operators())
+        self.operator_image = OperatorImage(self._operators().sha256, disk.digest)
+        return self._send_disk(disk, our_arguments="")
 
     def least_memory_mib(self, system: System) -> int:
         """What the system and its firmware do not start without."""

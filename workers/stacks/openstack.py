@@ -29,8 +29,8 @@ from workers.stacks import openstack_state, swift
 from workers.stacks.openstack_client import Client, Login
 from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 
-STATE_TIMEOUT_S = 300.0
-READY_TIMEOUT_S = 180.0
+STATE_TIMEOUT_S = 900.0  # once for each build; a quiet machine needs 15 s, one with a load of 15 ten times that
+READY_TIMEOUT_S = 300.0
 _POLL_S = 0.5
 _STATE_MIB = 1024
 _STATE_BYTES = 256 << 20

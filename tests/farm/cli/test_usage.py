@@ -1,12 +1,15 @@
 """What is asked wrongly ends with exit status 2 and one line that says what to do, and changes nothing."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from farm.cli.__main__ import build_parser, main
+from farm.settings import CHECKOUT
 
 REPOSITORY = '[[repository]]\nname = "x"\nurl = "nowhere"\n'
 
@@ -157,3 +160,16 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str
         build_parser().parse_args([command, "--help"])
     assert ended.value.code == 0
     assert len(capsys.readouterr().out) > 100
+
+
+@pytest.mark.parametrize("command", ["--help", "session list", "status", "regressions", "compare", "stack list"])
+def test_what_does_not_analyse_loads_nothing_that_does(command: str) -> None:
+    main(["session", "list"])  # makes the database: migrations are loaded when there is one to do
+    program = "import atexit, sys\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+    program += "from farm.cli.__main__ import main\nmain(sys.argv[1:])"
+    told = subprocess.run(
+        [sys.executable, "-c", program, *command.split()], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    loaded = {name.partition(".")[0] for name in told.stderr.split()}
+    assert "farm" in loaded
+    assert not loaded & {"alembic", "buildbot", "jinja2", "matplotlib", "numpy", "pandas", "scipy", "twisted"}
