@@ -125,6 +125,8 @@ class _Run:
     observer: dict[str, tuple[float, float]] = field(default_factory=dict)  # scenario → CPU seconds, seconds
     busy_before_s: float = field(default_factory=processes.busy_s)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    cpu_before_blocks_s: dict[str, float] = field(default_factory=dict)  # as `_cpu_s`
+    cpu_probing_s: dict[str, float] = field(default_factory=dict)
     done: int = 0
     unfinished: tuple[SessionBench, Verification] | None = None
 
@@ -153,6 +155,7 @@ class _Run:
             if isinstance(error, Failed) and error.fault != "stack" and not self.resolved:
                 raise error  # nothing could be built, and no revision is to blame: the session is tried again
         order = random.Random(self.plan.seed)
+        self.cpu_before_blocks_s = self._cpu_s()
         for block in range(self.plan.blocks):
             self._probe(block)
             turn = list(self.plan.builds)
@@ -168,6 +171,8 @@ class _Run:
         self.fidelity = self.hypervisors.fidelity(read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["cpu_s"] = self._cpu_s()
+        load["cpu_before_blocks_s"] = self.cpu_before_blocks_s
+        load["cpu_probing_s"] = {name: round(seconds, 2) for name, seconds in self.cpu_probing_s.items()}
         load["observer"] = {name: [round(one, 4) for one in both] for name, both in self.observer.items()}
         load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
         return Facts(
@@ -187,8 +192,11 @@ class _Run:
     def _probe(self, block: int) -> None:
         self._finish_round()
         self._tell("probe limits")
+        before_s = self._cpu_s()
         with self._spending("probe"):
             self.bundle.add_probes(self.limits.probe(block))
+        for name, seconds in self._cpu_s().items():
+            self.cpu_probing_s[name] = self.cpu_probing_s.get(name, 0.0) + seconds - before_s[name]
         self._require_hosts()
 
     def _cpu_s(self) -> dict[str, float]:
