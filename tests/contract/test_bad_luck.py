@@ -25,11 +25,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @contextmanager
 def filled(lab: Lab, *, left_mib: int) -> Iterator[None]:
-    """The host's disk has this much room left."""
+    """The host's disk has this much room left, or not a single block."""
     (link,) = lab.qemu.links
     path = link.host.work_dir / "somebody-elses"
     free = int(link.agent.run(["df", "--output=avail", "-BM", str(path.parent)], timeout_s=10).split()[-1].rstrip("M"))
-    link.agent.run(["fallocate", "-l", f"{free - left_mib}M", str(path)], timeout_s=30)
+    link.agent.run(["fallocate", "-l", f"{free - (left_mib or 8)}M", str(path)], timeout_s=30)
+    if not left_mib:
+        link.agent.run(["sh", "-c", f"dd if=/dev/zero bs=4k status=none >>{path} || true"], timeout_s=60)
     try:
         yield
     finally:
@@ -63,6 +65,13 @@ def test_a_full_disk_is_its_owners_fault_and_voids_what_it_touches(lab: Lab) -> 
     assert lab.guests_left() == []
     (again,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), methods=["copy"]))
     assert again.outcome == "measured", "the disk has room again"
+
+
+def test_a_tool_that_finds_no_room_is_not_to_blame(lab: Lab) -> None:
+    with filled(lab, left_mib=0):
+        (made,) = outcomes_of(lab.measure(cow_start.SCENARIO, lab.bench(), methods=["overlay"]))
+    assert (made.outcome, made.fault) == ("failed", "donor")
+    assert "No space left on device" in (made.reason or "")
 
 
 def test_a_guest_whose_host_has_no_room_for_what_it_writes_is_not_the_stacks_fault(lab: Lab) -> None:

@@ -4,6 +4,7 @@ The base is incompressible data from a fixed seed, so that it is the same on eve
 copying it costs what copying data costs. It is made once per host, read-only, and known by its digest.
 """
 
+import errno
 import fcntl
 import glob
 import hashlib
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from scenarios.contract import Failed, Unsupported, WorkNotProven
+from scenarios.contract import Failed, ScenarioError, Unsupported, WorkNotProven
 from workers.operations import operation
 
 BASE_MIB = 128
@@ -31,6 +32,13 @@ _FIEMAP_HEAD = struct.Struct("=QQLLLL")
 _FIEMAP_EXTENT = struct.Struct("=QQQ16xL12x")
 _EXTENTS_PER_CALL = 512
 _WORD = (1 << 64) - 1
+# with these words a tool tells what the host's own disk said
+_HOSTS_OWN = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+
+
+def blamed(error: ScenarioError) -> ScenarioError:
+    """The error of a tool that gave up; the donor's fault where it says that the host's disk is full or broken."""
+    return Failed("donor", str(error)) if any(words in str(error) for words in _HOSTS_OWN) else error
 
 
 # ---- the base image
