@@ -26,7 +26,7 @@ from workers.sweep import sweep
 
 pytestmark = pytest.mark.machine
 
-STACKS = ("swift", "openstack")
+STACKS = ("swift", "swift-on-hosts", "openstack")
 MEMORY_LIMIT_MIB = 3072
 
 

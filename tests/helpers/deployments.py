@@ -1,5 +1,6 @@
 """Stacks of `stacks/`, deployed as they stand there."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from farm import stacks
@@ -10,11 +11,15 @@ from workers.hosts.base import ClusterHosts
 from workers.marks import SessionMark
 from workers.stacks import openstack, swift
 
+ON_HOSTS = "-on-hosts"
 Deployment = swift.Deployment | openstack.Deployment
 
 
 def planned_stack(name: str) -> PlannedBuild:
-    recipe, lock = stacks.load(name)
+    """A stack of `stacks/`, or `swift-on-hosts`: that of Swift with its storage servers on two hosts."""
+    recipe, lock = stacks.load(name.removesuffix(ON_HOSTS))
+    if name.endswith(ON_HOSTS):
+        recipe = replace(recipe, swift=replace(recipe.swift, hosts=2))
     return PlannedBuild(revision_of({name: "0" * 40}), name, ("subject",), "", "", recipe=to_data(recipe), lock=lock)
 
 
@@ -23,5 +28,5 @@ def deployed(stack: str, cluster: ClusterHosts, mark: SessionMark, observer: Age
     run_dir = mark.folder / f"deployment-{len(list(mark.folder.glob('deployment-*')))}"
     if build.recipe.stack.deployer == "swift":
         software = home / "cache" / "software"
-        return swift.deploy(build, cluster.storage, lease=mark.session, run_dir=run_dir, software=software)
+        return swift.deploy(build, cluster, lease=mark.session, run_dir=run_dir, software=software)
     return openstack.deploy(build, cluster, observer, lease=mark.session, run_dir=run_dir, home=home)

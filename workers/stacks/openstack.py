@@ -162,7 +162,7 @@ def deploy(
         # the store needs nobody to start: meanwhile the others do
         software, identity = home / "cache" / "software", conf.store_identity(control)
         deployment.store = swift.deploy(
-            build, cluster.storage, lease=lease, run_dir=run_dir / "store", software=software, identity=identity
+            build, cluster, lease=lease, run_dir=run_dir / "store", software=software, identity=identity
         )
         for part in deployment.services.values():
             part.wait_ready()
