@@ -35,7 +35,7 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS, identifying_params
-from workers import builds, emulators, facts, processes
+from workers import blame, builds, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.clocks import told_jumps
@@ -376,9 +376,7 @@ class _Run:
 
 def _sheet(planned: PlannedScenario, place: Place, build: builds.Build | None = None) -> RoundSheet:
     scenario, params = SCENARIOS[planned.name], identifying_params(planned)
-    if build is None or build.emulator is None:
-        return RoundSheet(scenario, place, params)
-    return RoundSheet(scenario, place, params, blame=emulators.to_blame)
+    return RoundSheet(scenario, place, params, blame=blame.of([] if build is None else build.hypervisor))
 
 
 def _told(planned: PlannedScenario) -> str:

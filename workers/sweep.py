@@ -24,6 +24,7 @@ from workers.stacks.cloud_things import CloudClient, clear
 _LIBVIRT_TIMEOUT_S = 10.0
 _CLEAR_TIMEOUT_S = 60.0
 _GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
+_DAEMONS = "/run/libvirt"  # a libvirtd that a session deploys has a folder there
 _NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked for
 
 
@@ -104,7 +105,7 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
                 own=own,
                 folders=[str(place / "sessions" / s) for place in (host.work_dir, host.shared_dir) for s in sessions],
                 keep_folders=[],
-                named_after_guests=[str(host.console_dir), _GUEST_LOGS],
+                named_after_guests=[str(host.console_dir), _GUEST_LOGS, _DAEMONS],
             )
             if host.nearby is not None:  # its disk is a file of the machine that it is made of
                 agent.call("leftovers.give_back", timeout_s=_CLEAR_TIMEOUT_S, folder=str(host.work_dir))

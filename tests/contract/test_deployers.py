@@ -27,7 +27,7 @@ from workers.sweep import sweep
 
 pytestmark = pytest.mark.machine
 
-STACKS = ("swift", "openstack", "external")
+STACKS = ("swift", "swift-on-hosts", "openstack", "external")
 MEMORY_LIMIT_MIB = 3072
 
 
@@ -75,8 +75,9 @@ def test_a_stack_comes_up_answers_and_goes(cluster: ClusterHosts, home: Path, st
     with SessionMark(cluster.folder, f"{stack}-session") as mark, cluster.observer.agent(mark.session) as observer:
         with deployed(stack, cluster, mark, observer, home) as deployment:
             assert answers(deployment, cluster, observer, Payload(mark.folder / "payload"))
-            assert isinstance(deployment, external.Deployment) or deployment.server_cpu_s() > 0
-            assert 0 < memory_mib(mark.session) < MEMORY_LIMIT_MIB
+            if not isinstance(deployment, external.Deployment):  # nobody sees what that runs on
+                assert deployment.server_cpu_s() > 0
+                assert 0 < memory_mib(mark.session) < MEMORY_LIMIT_MIB
         deployment.undeploy()  # again, at no harm
         assert left_of(mark.session) == []
         assert all(deployment.logs().values())

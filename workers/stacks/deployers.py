@@ -32,12 +32,15 @@ def deploy(build: Build, hypervisors: Hold, *, lease: str, run_dir: Path, home: 
     if is_external:
         raise Unsupported("an external stack is a cloud that is there already, which this cluster is not")
     if build.recipe.stack.deployer == "openstack":
-        if build.emulator is not None:
-            raise Unsupported("nova starts the QEMU that its hosts have, not one that the session deploys")
+        if build.hypervisor:
+            told = (
+                "nova starts guests on the QEMU and libvirt that its hosts have, not on ones that the session deploys"
+            )
+            raise Unsupported(told)
         cluster, observer = hypervisors.cluster, hypervisors.observer
         return openstack.deploy(build, cluster, observer, lease=lease, run_dir=run_dir, home=home)
-    storage, software = hypervisors.cluster.storage, home / "cache" / "software"
-    return swift.deploy(build, storage, lease=lease, run_dir=run_dir, software=software, s3=s3)
+    cluster, software = hypervisors.cluster, home / "cache" / "software"
+    return swift.deploy(build, cluster, lease=lease, run_dir=run_dir, software=software, s3=s3)
 
 
 def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path, home: Path) -> Sequence[Host]:
@@ -45,7 +48,7 @@ def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir
     guest = build.recipe.guest
     if isinstance(hypervisors, CloudCluster):
         return hypervisors.hosts(guest)
-    hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator)
+    hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator, build.daemon)
     if not isinstance(deployment, openstack.Deployment):
         return hosts
     cloud = nova.Cloud(deployment.client, Images(hypervisors, deployment.client, home, run_dir / "images", guest))
