@@ -5,7 +5,8 @@ from typing import TypeVar
 
 import libvirt
 
-from scenarios.contract import Failed, Fault, ScenarioError, Unsupported
+from scenarios.contract import Failed, ScenarioError, Unsupported
+from workers.blame import DaemonFailed
 from workers.deadline import Late, within
 
 Result = TypeVar("Result")
@@ -71,8 +72,9 @@ def error_of(what: str, error: libvirt.libvirtError) -> ScenarioError:
     text = f"{what}: {' '.join(str(error).split())[:400]}"
     if code in _CANNOT or any(code == answer and words in text for answer, words in _CANNOT_IN_WORDS):
         return Unsupported(text)
-    fault: Fault = "stack" if code in _SETTINGS else "donor" if code in _CONNECTION else "hypervisor"
-    return Failed(fault, text)
+    if code in _CONNECTION:
+        return DaemonFailed(text)
+    return Failed("stack" if code in _SETTINGS else "hypervisor", text)
 
 
 def is_gone(error: libvirt.libvirtError) -> bool:

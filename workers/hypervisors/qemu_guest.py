@@ -90,6 +90,7 @@ class QemuGuest:
         self._workload = workload
         self._reserved = reserved
         self._link = host.link
+        self.links = host.revision.links
         self._is_operators = system.name == "operator"
         self._source = BootSource(
             guest=self.name,
@@ -167,14 +168,14 @@ class QemuGuest:
         with contextlib.ExitStack() as steps:
             steps.callback(self.cluster.leave, self)
             steps.callback(self.cluster.observe, "forget", nonce=self.nonce)
-            for link in self.cluster.links:
+            for link in self.links:
                 path = str(link.host.console_dir / f"{self.name}.log")
                 steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
             steps.callback(self._source.remove)
             if self._is_operators:
                 steps.callback(self._observer, "leases.forget", mac=mac_of(self.name))
             steps.callback(self._wait_until_gone)
-            for link in self.cluster.links:
+            for link in self.links:
                 steps.callback(self._destroy, link)
 
     # -- what it does -------------------------------------------------------------------------------------------
@@ -375,17 +376,17 @@ class QemuGuest:
 
     def console(self) -> str:
         parts = []
-        for link in self.cluster.links:
+        for link in self.links:
             path = str(link.host.console_dir / f"{self.name}.log")
             if link.agent.call("basics.sha256_of_file", timeout_s=_CALL_TIMEOUT_S, path=path) is not None:
                 parts.append(str(link.agent.call("basics.read_text", timeout_s=_CALL_TIMEOUT_S, path=path)))
         return "".join(parts)
 
     def known_on(self) -> Sequence[str]:
-        return [link.name for link in self.cluster.links if find(link.connection, self.name, _CALL_TIMEOUT_S)]
+        return [link.name for link in self.links if find(link.connection, self.name, _CALL_TIMEOUT_S)]
 
     def found_on(self) -> Sequence[str]:
-        return [link.name for link in self.cluster.links if self._is_alive_on(link)]
+        return [link.name for link in self.links if self._is_alive_on(link)]
 
     # -- migration ----------------------------------------------------------------------------------------------
 
@@ -408,7 +409,7 @@ class QemuGuest:
             migration.run(
                 what,
                 domain,
-                lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
+                lambda: domain.migrateToURI3(link.migration_uri, parameters, flags),
                 timeout_s=timeout_s,
                 last_words=self._tail,
                 post_copy=style.post_copy,
