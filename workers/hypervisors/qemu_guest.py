@@ -34,7 +34,6 @@ from workers.hypervisors.boot_source import BootSource
 from workers.hypervisors.calls import ask, ask_vmm, find, is_gone
 from workers.hypervisors.domain import (
     DISK_TARGET,
-    DOMAIN_TYPE,
     DiskImage,
     Machine,
     as_taken_over,
@@ -111,6 +110,15 @@ class QemuGuest:
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
 
+    @property
+    def link(self) -> HostLink:
+        """The host that it is on."""
+        return self._link
+
+    @property
+    def memory_mib(self) -> int:
+        return self._settings.memory_mib
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -122,6 +130,14 @@ class QemuGuest:
             address = self.cluster.cluster.observer.address
             self._observer("leases.keep", own=address, mac=mac_of(self.name), address=self.address)
         self._source.prepare()
+        self._own_console(self._link)
+
+    def _own_console(self, link: HostLink) -> None:
+        """Libvirt makes a console's file as root, for root alone; where it is there already, it stays whose it is."""
+        if link.host.guest_uid < 0:
+            path = str(link.host.console_dir / f"{self.name}.log")
+            empty = {"offset": 0, "content": "", "mode": 0o600}
+            link.agent.call("basics.write_chunk", timeout_s=_CALL_TIMEOUT_S, path=path, **empty)
 
     def xml(self) -> str:
         """The domain as `start` hands it to libvirt."""
@@ -183,7 +199,7 @@ class QemuGuest:
     def first_answer(self, *, timeout_s: float) -> Beat:
         self._answer = self._beat(self._hear("first", timeout_s, "did not answer"))
         self._answered_s = self._answer.at_s
-        self.cluster.accelerators.add(DOMAIN_TYPE)
+        self.cluster.accelerators.add(self._link.host.accelerator)
         return self._answer
 
     def is_silent(self, port: int) -> bool:
@@ -400,6 +416,8 @@ class QemuGuest:
     ) -> MigrationReport:
         link, copied_to = cast("QemuHost", target).link, cast(disks.AgentDisk | None, disk)
         domain = self._started()
+        self.cluster.require_memory(link, self.memory_mib)
+        self._own_console(link)
         destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link, copied_to)}
         parameters = destination | migration.parameters_of(style)
         flags = migration.flags_of(style, copied_to.format if copied_to else None)
@@ -466,6 +484,7 @@ class QemuGuest:
             settings=self._settings,
             disk_settings=revision.disk,
             disk=_image_of(self._disk) if self._disk is not None else None,
+            accelerator=host.accelerator,
             reserved=self._reserved,
         )
 
