@@ -49,7 +49,7 @@ def same_guest_twice(bench: Bench) -> Conflict:
     guest = guests[0][0]
     with bench.hosts[0].link_capped(CAP_MIB_S, limit_s=LINK_LIMIT_S), ThreadPoolExecutor(1) as pool:
         first = pool.submit(attempt, bench, guest, bench.hosts[1])
-        wait_for_phase(guest, "transfer", first, timeout_s=SIGHT_S)
+        wait_for_phase(bench, guest, "transfer", first, timeout_s=SIGHT_S)
         second = attempt(bench, guest, bench.hosts[-1])
     return Conflict(guests, [first.result(), second], may_move=(1,))
 
@@ -89,7 +89,7 @@ def cancel(bench: Bench) -> Conflict:
     guest = guests[0][0]
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(attempt, bench, guest, bench.hosts[1])
-        wait_for_phase(guest, "switch-over", moving, timeout_s=SIGHT_S)
+        wait_for_phase(bench, guest, "switch-over", moving, timeout_s=SIGHT_S)
         cancelled_s = bench.now_s()
         guest.cancel_migration()
     return Conflict(guests, [moving.result()], may_move=(0, 1), refused_from_s=cancelled_s)

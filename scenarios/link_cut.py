@@ -68,7 +68,7 @@ class LinkCut:
 
         with ThreadPoolExecutor(1) as pool:
             moving = pool.submit(attempt, bench, guest, target, style=style, timeout_s=patience_s)
-            wait_for_phase(guest, "transfer", moving, timeout_s=PATIENCE_S)
+            wait_for_phase(bench, guest, "transfer", moving, timeout_s=PATIENCE_S)
             cut_s = bench.now_s()
             with cut_host.link_cut(limit_s=LIMIT_S):
                 if outage_s:

@@ -15,6 +15,7 @@ VMM_PART = "keycodemapdb"  # what QEMU's source wants, and keeps in a repository
 _KINDS = ("pypi", "path", "debian", "git")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_DIGEST = " --hash=sha256:"  # between a pin and the digest of its wheel
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}=[0-9][A-Za-z0-9.+:~-]{0,80}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -228,19 +229,46 @@ class DiskSettings:
 
 @dataclass(frozen=True)
 class TestsSettings:
-    """The stack's own suite, for scenario stack_tests: pytest over `paths` of a component that comes from git."""
+    """The stack's own suite, for scenario stack_tests: pytest over `paths`.
 
-    component: str
-    paths: tuple[str, ...]
-    requirements: tuple[str, ...]  # pins of what the suite needs beside the stack's own libraries
+    They are inside a component that comes from git, or, where none is named, inside the packages of `requirements`.
+    """
+
+    paths: tuple[str, ...]  # files, folders, or single tests as pytest names them
+    requirements: tuple[
+        str, ...
+    ]  # pins of what the suite needs beside the stack's own libraries, with digests or without
+    component: str | None = None
+    asks: dict[str, str] = field(default_factory=dict)  # beginning of tests' names → the component that these ask
 
     def __post_init__(self) -> None:
         for path in self.paths:
             inside = path.isprintable() and not path.startswith(("/", "-")) and ".." not in path.split("/")
             _must(inside and path != "", f"paths: {path!r} must be a path inside the component")
         for pin in self.requirements:
-            _must(bool(_PIN.fullmatch(pin)), f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2'")
+            plain, between, digest = pin.partition(_DIGEST)
+            held = bool(_PIN.fullmatch(plain)) and bool(_SHA256.fullmatch(digest)) == bool(between)
+            _must(
+                held, f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2', or one with '{_DIGEST.strip()}…'"
+            )
+        pinned = {_DIGEST in pin for pin in self.requirements}
+        _must(len(pinned) < 2, "requirements: all of them have a digest, or none")
         _must(bool(self.paths), "paths must name at least one file or folder")
+
+    @property
+    def pins(self) -> list[str]:
+        return [pin.partition(_DIGEST)[0] for pin in self.requirements]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Package → digest of the only wheel that will do; empty where versions are all that is pinned."""
+        parts = [pin.partition(_DIGEST) for pin in self.requirements]
+        return {plain.partition("==")[0]: digest for plain, _, digest in parts if digest}
+
+    def asked_by(self, test: str) -> str | None:
+        """The component that a test of this name asks, as far as the recipe says so."""
+        found = [beginning for beginning in self.asks if f"{test}.".startswith(f"{beginning}.")]
+        return self.asks[max(found, key=len)] if found else self.component
 
 
 @dataclass(frozen=True)
@@ -282,7 +310,8 @@ class Recipe:
             "disk: guests' disks are Nova's: set 'openstack.nova.libvirt'",
         )
         if self.tests is not None:
-            _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
+            for name in filter(None, (self.tests.component, *self.tests.asks.values())):
+                _must(name in names, f"tests: there is no component {name!r}")
         if self.lock is not None:
             _must(
                 "/" not in self.lock and self.lock.isprintable() and self.lock not in ("", ".", ".."),

@@ -57,7 +57,7 @@ class Build:
 
 @dataclass(frozen=True)
 class Tests:
-    """The stack's own suite: the source it is part of, and what it needs beside the stack's libraries."""
+    """The stack's own suite: the folder that its paths are in, and what it needs beside the stack's libraries."""
 
     source: Path
     libraries: Path
@@ -272,14 +272,24 @@ def _built(name: str, source: Source, workshop: Workshop, made_before: str | Non
 
 def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Workshop) -> Tests | None:
     """None where the recipe names no tests, or the component that has them is no source."""
-    if recipe.tests is None or recipe.tests.component not in parts.sources:
+    tests = recipe.tests
+    if tests is None or tests.component not in (None, *parts.sources):
         return None
     downloaded = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.file is None]
-    wanted = _remembered(workshop, sorted([*recipe.tests.requirements, *downloaded]), None, None, ())
-    there = {wheel.name for wheel in found}
-    more = [wheel for wheel in wanted if wheel.name not in there]
+    wanted = _remembered(workshop, sorted([*tests.pins, *downloaded]), None, None, ())
+    names = {wheel.name for wheel in found}
+    more = [wheel for wheel in wanted if wheel.name not in names]
+    _require_digests(more, tests.digests)
     libraries = _installed("environment", digest_of(lock_of(more)), more, workshop)
-    return Tests(parts.sources[recipe.tests.component], libraries)
+    return Tests(libraries if tests.component is None else parts.sources[tests.component], libraries)
+
+
+def _require_digests(wheels: Sequence[Wheel], told: Mapping[str, str]) -> None:
+    """Raises Failed (farm) for one that the recipe's tests, where they tell digests, do not mean."""
+    digests = {normal(name): digest for name, digest in told.items()}
+    for wheel in wheels if digests else ():
+        if digests.get(wheel.name) != wheel.sha256:
+            raise Failed("farm", f"the requirements of the stack's tests do not name {wheel.pinned}")
 
 
 def _emulator(recipe: Recipe, workshop: Workshop, made_before: str | None) -> Archive:

@@ -45,8 +45,7 @@ from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.places import Hold, hold_on, place_of
 from workers.sheet import Place, RoundSheet, Verification
-from workers.stacks import deployers, swift
-from workers.stacks.suites import SandboxedSuite
+from workers.stacks import deployers
 from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
 
@@ -78,7 +77,7 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         bundle = BundleWriter(mark.folder / "bundle")
         with (
             _swept_afterwards(cluster, plan.session, hosts),
-            hold_on(cluster, plan, home, mark.folder) as hypervisors,
+            hold_on(place.part(cluster, hosts), plan, home, mark.folder) as hypervisors,
         ):
             run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
             run.measure()
@@ -245,7 +244,8 @@ class _Run:
                 store = deployers.store_of(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
-                    suite = self._suite(build, deployment, f"{block}-{position}-{number}")
+                    tests_dir = self.folder / f"tests-{block}-{position}-{number}"
+                    suite = deployers.suite_of(deployment, build, self.hypervisors, run_dir=tests_dir)
                     bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
                     self._measure_round(planned, build, bench, place)
         except Unsupported as error:
@@ -277,18 +277,6 @@ class _Run:
 
     def _run_dir(self, name: str) -> Path:
         return self.folder / f"deployment-{name}"
-
-    def _suite(self, build: builds.Build, deployment: deployers.Deployment, name: str) -> SandboxedSuite | None:
-        """The stack's own tests, where its recipe names some."""
-        if build.tests is None or not isinstance(deployment, swift.Deployment):
-            return None
-        return SandboxedSuite(
-            build,
-            self.hypervisors.cluster.storage.network_namespace,
-            *deployment.for_tests(),
-            lease=self.plan.session,
-            run_dir=self.folder / f"tests-{name}",
-        )
 
     def _measure_round(self, planned: PlannedBuild, build: builds.Build, bench: SessionBench, place: Place) -> None:
         sheets: list[RoundSheet] = []

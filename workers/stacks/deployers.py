@@ -1,6 +1,7 @@
-"""A build's deployer by its name, and what the deployed stack answers scenarios with: hosts and an object store."""
+"""A build's deployer by its name, and what the deployed stack answers scenarios with: hosts, store, own tests."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from scenarios.contract import Host, ObjectStore, Unsupported
@@ -12,7 +13,8 @@ from workers.hypervisors.nova_images import Images
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore, Visitor
 from workers.places import Hold
-from workers.stacks import external, openstack, swift
+from workers.stacks import external, openstack, openstack_tests, swift
+from workers.stacks.suites import SandboxedSuite
 
 Deployment = swift.Deployment | openstack.Deployment | external.Deployment
 
@@ -62,3 +64,18 @@ def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> O
     client = deployment.client
     account = client.endpoint("object-store").rpartition("/")[2]
     return SwiftStore(deployment.store, observer, payload, Visitor(account, client.token()))
+
+
+def suite_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path) -> SandboxedSuite | None:
+    """The stack's own tests, where its recipe names some. `run_dir` is a new folder of the session."""
+    if build.tests is None or isinstance(deployment, external.Deployment):
+        return None
+    cluster, session = hypervisors.cluster, hypervisors.session
+    surroundings = (
+        deployment.for_tests
+        if isinstance(deployment, swift.Deployment)
+        else partial(
+            openstack_tests.surroundings, deployment.control, deployment.client, cluster, session, run_dir / "images"
+        )
+    )
+    return SandboxedSuite(build, cluster.storage.network_namespace, surroundings, session, run_dir / "suite")

@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+NETWORK_NAME = "guests"
 NETWORK_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "network"))
 SUBNET_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "subnet"))
 _EMPTY = ("floatingips", "routers", "agents", "security_groups", "segments", "trunks", "qos_policies")
@@ -31,8 +32,8 @@ class Network:
         common = {"tenant_id": "", "project_id": "", "shared": True}
         self.networks = {
             NETWORK_ID: {
-                **common, "id": NETWORK_ID, "name": "guests", "subnets": [SUBNET_ID], "mtu": 1500, "status": "ACTIVE",
-                "admin_state_up": True, "router:external": False, "port_security_enabled": False,
+                **common, "id": NETWORK_ID, "name": NETWORK_NAME, "subnets": [SUBNET_ID], "mtu": 1500,
+                "status": "ACTIVE", "admin_state_up": True, "router:external": False, "port_security_enabled": False,
                 "provider:physical_network": None, "provider:network_type": None, "provider:segmentation_id": None,
             }
         }  # fmt: skip

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from workers.builds import Build
 from workers.hosts.base import ClusterHosts
 from workers.stacks import swift_conf, swift_nodes
 from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
+from workers.stacks.suites import Surroundings
 from workers.stacks.swift_nodes import Node
 from workers.stacks.swift_rings import PORTS
 
@@ -92,9 +93,11 @@ class Deployment:
             for node in self._storage:
                 node.run_once(f"{kind}-updater", timeout_s=UPDATER_TIMEOUT_S)
 
-    def for_tests(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Files and environment by which Swift's own tests find it."""
-        return {_TEST_CONF: swift_conf.test_configuration(self._place)}, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF}
+    @contextlib.contextmanager
+    def for_tests(self) -> Iterator[Surroundings]:
+        """By which Swift's own tests find it."""
+        texts = {_TEST_CONF: swift_conf.test_configuration(self._place)}
+        yield Surroundings(texts, {"SWIFT_TEST_CONFIG_FILE": _TEST_CONF})
 
     def logs(self) -> dict[str, str]:
         """What each server said last, as text; also after `undeploy`."""
