@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from scenarios.contract import Direction, Metric
 from scenarios.registry import SCENARIOS
@@ -112,7 +112,7 @@ class MeasuredMetric:
             return f"{times} {'slower' if ratio > 1 else 'faster'}"
         return f"{times} {'higher' if ratio > 1 else 'lower'}"
 
-    def tone(self, ratio: float | None) -> str:
+    def tone(self, ratio: float | None) -> Literal["worse", "better", "plain"]:
         """ "worse", "better" or "plain" (no change, or none known)."""
         if ratio is None or ratio == 1:
             return "plain"

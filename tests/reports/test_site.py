@@ -293,7 +293,7 @@ def test_two_clusters_are_compared_in_words_that_never_say_equal(judged_site: Pa
 def test_a_comparisons_columns_are_what_its_ratio_is_made_of(judged_site: Path) -> None:
     """Sessions that only one of the two clusters has are in the figures of check-ins, and not here."""
     reader = Reader((judged_site / "compare/acorn..birch.html").read_text())
-    ours, theirs, ratios = (reader.figures[first::3] for first in range(3))
+    ratios, ours, theirs = (reader.figures[first::3] for first in range(3))
     assert len(ours) == len(ratios) > 0
     for our, their, ratio in zip(ours, theirs, ratios, strict=True):
         assert float(str(our["value"])) / float(str(their["value"])) == pytest.approx(float(str(ratio["value"])))
