@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.results.tables import ComparisonRow
+from farm.verdicts import DECLARED_NOT_JUDGED
 from reports.charts import Bar, Tone
 from reports.metrics import MeasuredMetric, interval_text, ratio_text
 
@@ -14,7 +15,6 @@ DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED = (
     "not judged",
 )
 VERDICTS = (DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED)
-DECLARED_NOT_JUDGED = "declared not judged"  # in place of a verdict, where the scenario lets nobody be judged by it
 SIGNS = {"worse": "▲", "better": "▼", "plain": "•"}
 
 

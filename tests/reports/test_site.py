@@ -407,6 +407,26 @@ def test_nothing_is_said_before_it_is_judged(farm: Any) -> None:
         assert "None." not in words_of(path)
 
 
+def test_a_check_in_without_a_watched_parent_waits_for_no_verdict(judged_site: Path) -> None:
+    words = words_of(page_of(judged_site, "Deploy Swift as released"))
+    assert "None, and none will come: a check-in is held against its parent, and the parent of this one is not" in words
+    assert "There is nothing here to compare it with." in words
+    assert "nothing to compare with" in words
+    assert "provisional" not in words.partition("As of")[0]
+
+
+def test_a_merge_that_is_too_large_to_enter_says_so(farm: Any) -> None:
+    farm.see_check_ins()
+    with farm.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE check_in SET brought = number * 150")
+    site = farm.publish()
+    assert "merge of 150 commits author" not in words_of(page_of(site, "Deploy Swift"))
+    assert "merge of 150 commits Findings" in words_of(page_of(site, "Pack all drivers"))
+    assert "merge of 450 commits: more than 200 stay one step, and a finding names the merge" in words_of(
+        page_of(site, "Write through")
+    )
+
+
 def test_where_something_was_judged_there_are_no_findings(farm: Any) -> None:
     farm.finish_campaign()
     with farm.engine.begin() as connection:
