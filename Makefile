@@ -34,4 +34,5 @@ check: setup
 	@$(BIN)/lint-imports --no-cache | tail -n 12
 
 bench: setup
+	@./setup.sh --openstack
 	@exec $(BIN)/python -m bench

@@ -63,12 +63,12 @@ def _up_s(home: Path, build: Build, times: int) -> list[float]:
     local = LocalCluster(home, PlannedCluster("bench-builds", "qemu", hosts, storage_disks=4, storage_disk_mib=3072))
     spent_s = []
     try:
-        storage = local.up().storage
+        cluster = local.up()
         with SessionMark(local.folder, "bench-builds") as mark:
             for number in range(times):
                 run_dir, software = mark.folder / f"deployment-{number}", home / "cache" / "software"
                 began = time.monotonic()
-                with deploy(build, storage, lease=mark.session, run_dir=run_dir, software=software):
+                with deploy(build, cluster, lease=mark.session, run_dir=run_dir, software=software):
                     spent_s.append(time.monotonic() - began)
     finally:
         local.down()

@@ -154,8 +154,7 @@ def _shell(script: str) -> str:
 def _uploads(qemu: QemuCluster, mark: SessionMark, home: Path, pairs: int) -> list[Pair]:
     payload = Payload(mark.folder / "payload", SIZE_MIB)
     build, run_dir, software = example_build(home), mark.folder / "deployment", home / "cache" / "software"
-    storage = qemu.cluster.storage
-    with deploy(build, storage, lease=mark.session, run_dir=run_dir, software=software) as deployment:
+    with deploy(build, qemu.cluster, lease=mark.session, run_dir=run_dir, software=software) as deployment:
         store = SwiftStore(deployment, qemu.observer, payload)
         url = f"http://{deployment.address}:{deployment.port}"
         login = f"curl -sSi -H 'X-Auth-User: {deployment.user}' -H 'X-Auth-Key: {deployment.password}' {url}/auth/v1.0"

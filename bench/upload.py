@@ -67,7 +67,7 @@ def measure(home: Path, pairs: int) -> tuple[list[tuple[float, float]], float]:
             payload = Payload(mark.folder / "payload", SIZE_MIB)
             run_dir, software = mark.folder / "deployment", home / "cache" / "software"
             build = example_build(home)
-            with deploy(build, cluster.storage, lease=mark.session, run_dir=run_dir, software=software) as deployment:
+            with deploy(build, cluster, lease=mark.session, run_dir=run_dir, software=software) as deployment:
                 store = SwiftStore(deployment, observer, payload)
                 found = _interleave(store, deployment, observer, payload, pairs)
                 huge = store.upload_segments("huge", size_mib=HUGE_MIB, segment_mib=SEGMENT_MIB, parallel=PARALLEL)

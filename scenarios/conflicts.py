@@ -9,20 +9,18 @@ from scenarios.contract import (
     Disk,
     Guest,
     Host,
-    MigrationStyle,
     Unsupported,
     Workload,
     WorkNotProven,
 )
-from scenarios.moves import Attempt, attempt, attempt_all, makespan_s, sent_mib, working_guests
+from scenarios.moves import Attempt, attempt, attempt_all, makespan_s, sent_mib, wait_for_phase, working_guests
 
 WORKLOAD = Workload(memory_mib=16, pages_per_s=250, disk=True)
 CAP_MIB_S = 32
 CAP_TOLERANCE = 1.1  # bursts
 LINK_LIMIT_S = 120.0
-SIGHT_S = 30.0  # for a phase of a move to be seen
+SIGHT_S = 60.0  # for a phase of a move to be seen
 RESERVED_MIB = 128
-SLOW = MigrationStyle(bandwidth_mib_s=CAP_MIB_S)
 
 
 @dataclass
@@ -49,9 +47,9 @@ def _guests(bench: Bench, homes: Sequence[Host], reserved_mib: int | None = None
 def same_guest_twice(bench: Bench) -> Conflict:
     guests = _guests(bench, bench.hosts[:1])
     guest = guests[0][0]
-    with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(attempt, bench, guest, bench.hosts[1], style=SLOW)
-        guest.wait_for_migration("transfer", timeout_s=SIGHT_S)
+    with bench.hosts[0].link_capped(CAP_MIB_S, limit_s=LINK_LIMIT_S), ThreadPoolExecutor(1) as pool:
+        first = pool.submit(attempt, bench, guest, bench.hosts[1])
+        wait_for_phase(bench, guest, "transfer", first, timeout_s=SIGHT_S)
         second = attempt(bench, guest, bench.hosts[-1])
     return Conflict(guests, [first.result(), second], may_move=(1,))
 
@@ -91,7 +89,7 @@ def cancel(bench: Bench) -> Conflict:
     guest = guests[0][0]
     with ThreadPoolExecutor(1) as pool:
         moving = pool.submit(attempt, bench, guest, bench.hosts[1])
-        guest.wait_for_migration("switch-over", timeout_s=SIGHT_S)
+        wait_for_phase(bench, guest, "switch-over", moving, timeout_s=SIGHT_S)
         cancelled_s = bench.now_s()
         guest.cancel_migration()
     return Conflict(guests, [moving.result()], may_move=(0, 1), refused_from_s=cancelled_s)

@@ -10,6 +10,7 @@ Errors, and whose fault they are:
     ├── WorkNotProven   the work cannot be shown to have happened: the cell's samples are void
     ├── Unsupported     this cluster cannot do it, with the evidence: an answer, not a failure
     └── Failed          it went wrong; `fault` says whose: stack, hypervisor, donor or farm
+        └── Refused     who manages the guests says that something else is in the way
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,10 @@ class Failed(ScenarioError):
     def __init__(self, fault: Fault, reason: str) -> None:
         super().__init__(reason)
         self.fault: Fault = fault
+
+
+class Refused(Failed):
+    """A no, because of what else goes on: where a scenario provokes that, the right answer."""
 
 
 @dataclass(frozen=True)

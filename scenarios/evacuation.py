@@ -31,7 +31,7 @@ from scenarios.moves import (
     working_guests,
 )
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
-from scenarios.survival import SETTLE_S, is_heard, prove_survival_alone
+from scenarios.survival import SETTLE_S, is_heard, last_words, prove_survival_alone
 
 WORKLOAD = Workload(memory_mib=16, pages_per_s=250, disk=True)
 TIMEOUT_S = 120.0  # for one guest, while all others move
@@ -102,7 +102,7 @@ def _prove_emptied(bench: Bench, cell: Cell, source: Host, out: Sequence[Attempt
         if found_on != [target]:
             raise Failed("hypervisor", f"a guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
         if not is_heard(bench, one.guest, one.ended_s):
-            raise Failed("hypervisor", f"a guest is silent after its migration to {target}")
+            raise Failed("hypervisor", f"a guest is silent after its migration to {target}{last_words(one.guest)}")
     cell.evidence(f"{source.name} emptied: its {len(out)} guests live on {', '.join(one.target.name for one in out)}")
 
 

@@ -20,7 +20,7 @@ the link is back, or still at the source. A guest that is lost, or on two hosts,
 from concurrent.futures import ThreadPoolExecutor
 
 from scenarios.contract import Bench, Cell, Host, Metric, MigrationStyle, Scenario, Sheet, Workload
-from scenarios.moves import CPU_METRICS, attempt, record_cpu, two_hosts, working_guest
+from scenarios.moves import CPU_METRICS, attempt, record_cpu, two_hosts, wait_for_phase, working_guest
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, longest_silence_s, prove_survival_alone
 from scenarios.unlimited import COUNT, REFUSAL
@@ -68,7 +68,7 @@ class LinkCut:
 
         with ThreadPoolExecutor(1) as pool:
             moving = pool.submit(attempt, bench, guest, target, style=style, timeout_s=patience_s)
-            guest.wait_for_migration("transfer", timeout_s=PATIENCE_S)
+            wait_for_phase(bench, guest, "transfer", moving, timeout_s=PATIENCE_S)
             cut_s = bench.now_s()
             with cut_host.link_cut(limit_s=LIMIT_S):
                 if outage_s:
@@ -90,7 +90,9 @@ class LinkCut:
         cell.record("moved", 1 if move.report else 0)
         cell.record("silence_ms", longest_silence_s(heard) * 1e3)
         cell.record("heard_again_ms", (again[0].at_s - back_s) * 1e3)
-        cell.evidence(move.refusal or f"moved {move.ended_s - back_s:.1f} s after the link came back")
+        cell.evidence(
+            str(move.refusal) if move.refusal else f"moved {move.ended_s - back_s:.1f} s after the link came back"
+        )
 
         def verify() -> None:
             where = target if move.report else source

@@ -28,7 +28,7 @@ from scenarios.disturbance import brownout_ms, disagreement, guest_stall_ms
 from scenarios.moves import PLACEMENT, STYLE, TIMEOUT_S, WORKLOAD, style_of, two_hosts, working_guest, workload_of
 from scenarios.parameters import Choice, Parameter, Values, word
 from scenarios.sight import seen
-from scenarios.survival import SETTLE_S, STEADY_S, VERIFY_S, is_heard, longest_silence_s, prove_survival
+from scenarios.survival import SETTLE_S, STEADY_S, VERIFY_S, is_heard, last_words, longest_silence_s, prove_survival
 from scenarios.unlimited import API, COUNT, CPU, RATIO
 
 # the guest's disk → how it is made on the source, and what it is copied to on the target
@@ -104,7 +104,8 @@ class LiveMigration:
             disk.remove()  # nobody needs it any more: what follows is proven without it
         bench.pause_s(SETTLE_S)
         if not is_heard(bench, guest, report.finished_s):
-            raise Failed("hypervisor", f"the guest is silent after its migration to {target.name}")
+            told = f"the guest is silent after its migration to {target.name}{last_words(guest)}"
+            raise Failed("hypervisor", told)
 
         blackout_ms = longest_silence_s(guest.beats(report.started_s - STEADY_S, bench.now_s())) * 1e3
         cell.record("total_ms", (report.finished_s - report.started_s) * 1e3)

@@ -12,12 +12,14 @@ guest (`worst_silence_ms`), the memory sent (`sent_mib`); for the shared link al
 (`serial_makespan_s`, `serial_sent_mib`); and the CPU time of it all, the way back with it: of the receiving and the
 sending QEMUs of moves that were made (`qemu_cpu_s`, `source_cpu_s`) and of all hosts' libvirtd (`daemon_cpu_s`).
 
-Not measured: what a scheduler above the hypervisor would have refused before.
+Not measured: what a scheduler above the hypervisor would have refused before. Where the stack moves guests, through an
+API, its refusals are what is measured.
 
 The proof: the moves did overlap, and the capped link carried no more than its cap. Afterwards every guest lives,
 whole, on one host alone, and no other host's hypervisor knows it. A conflict that ends as it must not is the fault of
-the hypervisor: both moves of one guest made, or none; more guests than there is room for; a guest lost, or on two
-hosts. Two guests with room for one may both be refused, and a cancelling may come too late: `moved` says so.
+whoever moves guests, the hypervisor or the stack: both moves of one guest made, or none; more guests than there is room
+for; a guest lost, or on two hosts. Two guests with room for one may both be refused, and a cancelling may come too
+late: `moved` says so.
 """
 
 from scenarios.conflicts import CASES, WORKLOAD, Conflict
@@ -73,8 +75,10 @@ def _prove_resolved(cell: Cell, conflict: Conflict) -> None:
     overlap = max(one.asked_s for one in attempts) < min(one.ended_s for one in attempts)
     cell.prove(overlap, "the moves did not overlap: one had ended before another was asked for")
     if len(made) not in conflict.may_move:
-        told = "; ".join(one.refusal for one in attempts if one.refusal)
-        raise Failed("hypervisor", f"{len(made)} of {len(attempts)} moves were made, which must not be: {told}")
+        refusals = [one.refusal for one in attempts if one.refusal]
+        told = "; ".join(map(str, refusals))
+        fault = refusals[0].fault if refusals else "hypervisor"
+        raise Failed(fault, f"{len(made)} of {len(attempts)} moves were made, which must not be: {told}")
 
 
 def _record(cell: Cell, conflict: Conflict) -> None:

@@ -1,7 +1,7 @@
 """What scenarios that move guests have in common: their guests, how these are moved, and where to."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,20 @@ from scenarios.contract import (
     Hardware,
     Host,
     Metric,
+    MigrationPhase,
     MigrationReport,
     MigrationStyle,
+    Refused,
     Unsupported,
     Workload,
+    WorkNotProven,
 )
 from scenarios.parameters import Choice, Number, Parameter, Values, number, word
 from scenarios.survival import SETTLE_S, STEADY_S, longest_silence_s, wait_until_steady
 from scenarios.unlimited import CPU
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
+LOOK_S = 2.0
 PLAIN = MigrationStyle()
 CPU_METRICS: tuple[Metric, ...] = (
     Metric("qemu_cpu_s", "s", "lower", 0.25, "CPU time of the receiving QEMUs", judged=False, no_limit=CPU),
@@ -64,14 +68,14 @@ def style_of(params: Values) -> MigrationStyle:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One move that was asked for, and how it ended: with a report, or with what the hypervisor said instead."""
+    """One move that was asked for, and how it ended: with a report, or with what was said instead."""
 
     guest: Guest
     target: Host
     asked_s: float
     ended_s: float
     report: MigrationReport | None = None
-    refusal: str = ""
+    refusal: Failed | None = None
     qemu_cpu_s: float = 0.0  # of the receiving VMM of a move that was made
     daemons_cpu_s: tuple[float, float] = (0.0, 0.0)  # of all hosts' daemons, up to the request and up to the end
 
@@ -79,19 +83,34 @@ class Attempt:
 def attempt(
     bench: Bench, guest: Guest, target: Host, *, style: MigrationStyle = PLAIN, timeout_s: float = TIMEOUT_S
 ) -> Attempt:
-    """Move a guest, or be told why not; may run in a thread. Raises what is not the hypervisor's to say."""
+    """Move a guest, or be told why not; may run in a thread. Raises what is no answer to that."""
     before_s, asked_s = _daemons_cpu_s(bench), bench.now_s()
-    report: MigrationReport | None
+    report, refusal = None, None
     try:
         report = guest.migrate(target, timeout_s=timeout_s, style=style)
     except Failed as failure:
-        if failure.fault != "hypervisor":
+        if failure.fault != "hypervisor" and not isinstance(failure, Refused):
             raise
-        ended_s, report, refusal = bench.now_s(), None, str(failure)
-    else:
-        ended_s, refusal = bench.now_s(), ""
+        refusal = failure
+    ended_s = bench.now_s()
     cpu_s = guest.vmm_cpu_s() if report else 0.0
     return Attempt(guest, target, asked_s, ended_s, report, refusal, cpu_s, (before_s, _daemons_cpu_s(bench)))
+
+
+def wait_for_phase(
+    bench: Bench, guest: Guest, phase: MigrationPhase, moving: "Future[Attempt]", *, timeout_s: float
+) -> None:
+    """Until its migration, which another thread attempts, is in this phase; raises WorkNotProven, or why it is not."""
+    give_up_s = bench.now_s() + timeout_s
+    while True:
+        try:
+            guest.wait_for_migration(phase, timeout_s=LOOK_S)
+            return
+        except WorkNotProven:
+            if moving.done():
+                moving.result()
+            if moving.done() or bench.now_s() > give_up_s:
+                raise
 
 
 def attempt_all(
@@ -107,9 +126,9 @@ def _daemons_cpu_s(bench: Bench) -> float:
 
 
 def moved(attempt: Attempt) -> MigrationReport:
-    """The report of a move that must not fail; raises Failed(hypervisor)."""
+    """The report of a move that must not fail; raises Failed with what was said instead."""
     if attempt.report is None:
-        raise Failed("hypervisor", attempt.refusal)
+        raise attempt.refusal or Failed("farm", "a move ended with neither a report nor a refusal")
     return attempt.report
 
 

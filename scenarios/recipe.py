@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 VMM = "qemu"  # the component that the session's guests run on, where a recipe has it
+DAEMON = "libvirt"  # the component that manages them, likewise
 VMM_PART = "keycodemapdb"  # what QEMU's source wants, and keeps in a repository of its own
 
+_KINDS = ("pypi", "path", "debian", "git")
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
+_DIGEST = " --hash=sha256:"  # between a pin and the digest of its wheel
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,60}=[0-9][A-Za-z0-9.+:~-]{0,80}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,6 +43,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "swift": ("swift",),
     "openstack": ("nova", "keystone", "placement", "glance", "swift"),
     "external": (),
+}
+# Component → the kinds of source that it has (docs/decisions/0017); those that are not named are Python's
+_PYTHON_SOURCES = ("pypi", "git", "path")
+SOURCES: dict[str, tuple[str, ...]] = {
+    VMM: ("debian", "git"),
+    VMM_PART: ("git",),
+    DAEMON: ("debian",),
+    "swift": ("pypi", "git"),
 }
 # Deployer → what of its stack is not deployed, and what the farm puts in its place: pages say it beside the figures
 STAND_INS = {
@@ -74,8 +85,12 @@ class Source:
     commit: str | None = None  # of `git`, whole
     patch: str | None = None  # SHA-256 of a patch that is not committed
 
+    @property
+    def kind(self) -> str:
+        return next(name for name in _KINDS if getattr(self, name) is not None)
+
     def __post_init__(self) -> None:
-        given = [name for name in ("pypi", "path", "debian", "git") if getattr(self, name) is not None]
+        given = [name for name in _KINDS if getattr(self, name) is not None]
         _must(len(given) == 1, "must have either 'pypi', 'path', 'debian' or 'git'")
         _must((self.git is None) == (self.commit is None), "'git' and 'commit' go together")
         if self.git is not None and self.commit is not None:
@@ -104,12 +119,10 @@ class Component:
             f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
         )
         _must(self.name not in _RESERVED, f"the name {self.name!r} is taken already")
-        is_vmm = self.name == VMM
-        _must(is_vmm or self.source.debian is None, f"only the component '{VMM}' can be a Debian package")
-        must_build = {VMM: ("debian", "git"), VMM_PART: ("git",)}.get(self.name, ())
+        kinds = SOURCES.get(self.name, _PYTHON_SOURCES)
         _must(
-            not must_build or any(getattr(self.source, kind) is not None for kind in must_build),
-            f"component '{self.name}' must have " + " or ".join(f"'{kind}'" for kind in must_build),
+            self.source.kind in kinds,
+            f"component '{self.name}' must have {' or '.join(map(repr, kinds))}, not {self.source.kind!r}",
         )
 
 
@@ -135,6 +148,7 @@ class SwiftSettings:
     """`proxy`, `account`, `container`, `object` are settings of those servers, as Swift's own manual names them."""
 
     replicas: int = 3
+    hosts: int = 0  # of the cluster, that storage servers are on; 0: all of them are where the proxy is
     part_power: int = 8
     workers: int = 1
     proxy: dict[str, str | int | float | bool] = field(default_factory=dict)
@@ -145,6 +159,7 @@ class SwiftSettings:
 
     def __post_init__(self) -> None:
         _must(1 <= self.replicas <= 16, "replicas must be 1 to 16")
+        _must(0 <= self.hosts <= 50, "hosts must be 0 to 50")
         _must(4 <= self.part_power <= 16, "part_power must be 4 to 16")
         _must(1 <= self.workers <= 16, "workers must be 1 to 16")
         named = {"proxy": self.proxy, "account": self.account, "container": self.container, "object": self.object}
@@ -210,19 +225,46 @@ class DiskSettings:
 
 @dataclass(frozen=True)
 class TestsSettings:
-    """The stack's own suite, for scenario stack_tests: pytest over `paths` of a component that comes from git."""
+    """The stack's own suite, for scenario stack_tests: pytest over `paths`.
 
-    component: str
-    paths: tuple[str, ...]
-    requirements: tuple[str, ...]  # pins of what the suite needs beside the stack's own libraries
+    They are inside a component that comes from git, or, where none is named, inside the packages of `requirements`.
+    """
+
+    paths: tuple[str, ...]  # files, folders, or single tests as pytest names them
+    requirements: tuple[
+        str, ...
+    ]  # pins of what the suite needs beside the stack's own libraries, with digests or without
+    component: str | None = None
+    asks: dict[str, str] = field(default_factory=dict)  # beginning of tests' names → the component that these ask
 
     def __post_init__(self) -> None:
         for path in self.paths:
             inside = path.isprintable() and not path.startswith(("/", "-")) and ".." not in path.split("/")
             _must(inside and path != "", f"paths: {path!r} must be a path inside the component")
         for pin in self.requirements:
-            _must(bool(_PIN.fullmatch(pin)), f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2'")
+            plain, between, digest = pin.partition(_DIGEST)
+            held = bool(_PIN.fullmatch(plain)) and bool(_SHA256.fullmatch(digest)) == bool(between)
+            _must(
+                held, f"requirements: {pin!r} must be a pin such as 'pytest==8.4.2', or one with '{_DIGEST.strip()}…'"
+            )
+        pinned = {_DIGEST in pin for pin in self.requirements}
+        _must(len(pinned) < 2, "requirements: all of them have a digest, or none")
         _must(bool(self.paths), "paths must name at least one file or folder")
+
+    @property
+    def pins(self) -> list[str]:
+        return [pin.partition(_DIGEST)[0] for pin in self.requirements]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Package → digest of the only wheel that will do; empty where versions are all that is pinned."""
+        parts = [pin.partition(_DIGEST) for pin in self.requirements]
+        return {plain.partition("==")[0]: digest for plain, _, digest in parts if digest}
+
+    def asked_by(self, test: str) -> str | None:
+        """The component that a test of this name asks, as far as the recipe says so."""
+        found = [beginning for beginning in self.asks if f"{test}.".startswith(f"{beginning}.")]
+        return self.asks[max(found, key=len)] if found else self.component
 
 
 @dataclass(frozen=True)
@@ -264,7 +306,8 @@ class Recipe:
             "disk: guests' disks are Nova's: set 'openstack.nova.libvirt'",
         )
         if self.tests is not None:
-            _must(self.tests.component in names, f"tests: there is no component {self.tests.component!r}")
+            for name in filter(None, (self.tests.component, *self.tests.asks.values())):
+                _must(name in names, f"tests: there is no component {name!r}")
         if self.lock is not None:
             _must(
                 "/" not in self.lock and self.lock.isprintable() and self.lock not in ("", ".", ".."),

@@ -30,6 +30,12 @@ def words_of_death(console: str) -> str:
     return next((line[:200] for line in lines if any(sign in line for sign in SIGNS_OF_DEATH)), "")
 
 
+def last_words(guest: Guest) -> str:
+    """What its kernel tells of its end, as the end of a sentence about that."""
+    words = words_of_death(guest.console())
+    return f"; its kernel says: {words}" if words else "; its kernel says nothing of it"
+
+
 def is_heard(bench: Bench, guest: Guest, since_s: float) -> bool:
     """Whether it beats again after a time, as late as a crowded host may let it."""
     while not guest.beats(since_s, bench.now_s()):
@@ -55,14 +61,15 @@ def prove_survival(bench: Bench, guest: Guest, workload: Workload, target: str, 
         beats = guest.beats(finished_s, now_s)
         if not beats or now_s - beats[-1].at_s > SILENCE_S:
             heard_s = beats[-1].at_s - finished_s if beats else 0.0
-            raise Failed("hypervisor", f"the guest fell silent {heard_s:.1f} s after its migration")
+            told = f"the guest fell silent {heard_s:.1f} s after its migration{last_words(guest)}"
+            raise Failed("hypervisor", told)
         first, last = beats[0], beats[-1]
         pages, blocks = last.pages_ok - first.pages_ok, last.disk_ok - first.disk_ok
         if last.pages_bad or last.disk_bad:
             bad = f"{last.pages_bad} pages and {last.disk_bad} blocks"
             raise Failed("hypervisor", f"after the guest's migration {bad} are not as it wrote them")
-    if last_words := words_of_death(guest.console()):
-        raise Failed("hypervisor", f"after its migration the guest's kernel says: {last_words}")
+    if words := words_of_death(guest.console()):
+        raise Failed("hypervisor", f"after its migration the guest's kernel says: {words}")
     found_on = list(guest.found_on())
     if found_on != [target]:
         raise Failed("hypervisor", f"the guest is on {', '.join(found_on) or 'no host'}, not on {target} alone")
@@ -96,6 +103,6 @@ def wait_until_steady(bench: Bench, guest: Guest) -> None:
             if steady[-1].pages_bad or steady[-1].disk_bad:
                 raise WorkNotProven("the guest's memory or disk is not as written before any migration")
             return
-    if last_words := words_of_death(guest.console()):
-        raise Failed("stack", f"before any migration the guest's kernel gave up: {last_words}")
+    if words := words_of_death(guest.console()):
+        raise Failed("stack", f"before any migration the guest's kernel gave up: {words}")
     raise WorkNotProven("before its migration the guest did not beat, and check memory and disk, steadily")

@@ -19,14 +19,15 @@ from pathlib import Path
 
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedBuild, ResolvedBuild, digest_of, to_data
-from scenarios.recipe import VMM, VMM_PART, Recipe, Source
+from scenarios.recipe import DAEMON, VMM, VMM_PART, Recipe, Source
 from scenarios.strict import BadData, from_data, parse_toml
-from workers import emulators, room, wheels
+from workers import emulators, libvirts, room, wheels
+from workers.archives import Archive
 from workers.cache import Cache
 from workers.checkouts import Mirror, apply_patch
 from workers.compilers import CompilerCache
 from workers.debian import Apt
-from workers.emulators import Emulator
+from workers.libvirts import Libvirt
 from workers.packages import Pip, Wheel, downloaded, lock_of, normal, read_lock
 
 RECIPE_LIMIT_BYTES = 256 << 10
@@ -44,13 +45,19 @@ class Build:
     recipe: Recipe
     code: Mapping[str, Path]
     environment: Path  # all libraries the components need
-    emulator: Emulator | None = None  # what guests run on, where the recipe deploys it
+    emulator: Archive | None = None  # what guests run on, where the recipe deploys it
+    daemon: Libvirt | None = None  # what manages them, likewise
     tests: "Tests | None" = None
+
+    @property
+    def hypervisor(self) -> list[str]:
+        """The components of it that are the hypervisor."""
+        return [name for name, one in ((VMM, self.emulator), (DAEMON, self.daemon)) if one is not None]
 
 
 @dataclass(frozen=True)
 class Tests:
-    """The stack's own suite: the source it is part of, and what it needs beside the stack's libraries."""
+    """The stack's own suite: the folder that its paths are in, and what it needs beside the stack's libraries."""
 
     source: Path
     libraries: Path
@@ -135,14 +142,20 @@ class _Parts:
     built: dict[str, Wheel] = field(default_factory=dict)  # from source
     sources: dict[str, Path] = field(default_factory=dict)  # of those that were built
     folders: dict[str, Path] = field(default_factory=dict)  # as they are
-    emulator: Emulator | None = None
+    emulator: Archive | None = None
+    daemon: Libvirt | None = None
     tree: str = ""  # of the deployment repository, where folders of it are used
 
     @property
     def made(self) -> dict[str, str]:
         """Component → digest of the file that it was built into."""
         made = {name: wheel.sha256 for name, wheel in self.built.items()}
-        return made if self.emulator is None else {**made, VMM: self.emulator.digest}
+        return made | {name: one.digest for name, one in self.programs.items()}
+
+    @property
+    def programs(self) -> dict[str, Archive | Libvirt]:
+        """Component → what is sent to hosts of it."""
+        return {name: one for name, one in ((VMM, self.emulator), (DAEMON, self.daemon)) if one is not None}
 
 
 def resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
@@ -178,10 +191,12 @@ def _resolve(planned: PlannedBuild, workshop: Workshop) -> Build:
     }
     if parts.emulator is not None:
         identity["emulator"] = parts.emulator.digest
+    if parts.daemon is not None:
+        identity["daemon"] = parts.daemon.digest
     code_digest = digest_of(identity)
     resolved = ResolvedBuild(planned.revision, lock_of(found), code_digest, to_data(recipe), PLATFORM, parts.made)
     tests = _tests(recipe, parts, found, workshop)
-    return Build(resolved, recipe, code, environment, parts.emulator, tests)
+    return Build(resolved, recipe, code, environment, parts.emulator, parts.daemon, tests)
 
 
 def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mapping[str, str] | None, str, Path | None]:
@@ -209,6 +224,8 @@ def _parts(
         with _told(name, "source"):
             if name == VMM:
                 parts.emulator = _emulator(recipe, workshop, made_before.get(name))
+            elif name == DAEMON:
+                parts.daemon = _daemon(str(source.debian), workshop, made_before.get(name))
             elif name == VMM_PART:
                 continue  # it is built into that
             elif source.pypi is not None:
@@ -255,17 +272,27 @@ def _built(name: str, source: Source, workshop: Workshop, made_before: str | Non
 
 def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Workshop) -> Tests | None:
     """None where the recipe names no tests, or the component that has them is no source."""
-    if recipe.tests is None or recipe.tests.component not in parts.sources:
+    tests = recipe.tests
+    if tests is None or tests.component not in (None, *parts.sources):
         return None
     downloaded = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.file is None]
-    wanted = _remembered(workshop, sorted([*recipe.tests.requirements, *downloaded]), None, None, ())
-    there = {wheel.name for wheel in found}
-    more = [wheel for wheel in wanted if wheel.name not in there]
+    wanted = _remembered(workshop, sorted([*tests.pins, *downloaded]), None, None, ())
+    names = {wheel.name for wheel in found}
+    more = [wheel for wheel in wanted if wheel.name not in names]
+    _require_digests(more, tests.digests)
     libraries = _installed("environment", digest_of(lock_of(more)), more, workshop)
-    return Tests(parts.sources[recipe.tests.component], libraries)
+    return Tests(libraries if tests.component is None else parts.sources[tests.component], libraries)
 
 
-def _emulator(recipe: Recipe, workshop: Workshop, made_before: str | None) -> Emulator:
+def _require_digests(wheels: Sequence[Wheel], told: Mapping[str, str]) -> None:
+    """Raises Failed (farm) for one that the recipe's tests, where they tell digests, do not mean."""
+    digests = {normal(name): digest for name, digest in told.items()}
+    for wheel in wheels if digests else ():
+        if digests.get(wheel.name) != wheel.sha256:
+            raise Failed("farm", f"the requirements of the stack's tests do not name {wheel.pinned}")
+
+
+def _emulator(recipe: Recipe, workshop: Workshop, made_before: str | None) -> Archive:
     """QEMU ready to be sent to hosts: unpacked once for each package, built once for each tree, patch and platform."""
     if made_before is not None and (kept := workshop.kept(made_before)) is not None:
         return emulators.read(kept)
@@ -276,14 +303,25 @@ def _emulator(recipe: Recipe, workshop: Workshop, made_before: str | None) -> Em
     return made
 
 
-def _unpacked(pin: str, workshop: Workshop) -> Emulator:
+def _daemon(pin: str, workshop: Workshop, made_before: str | None) -> Libvirt:
+    """A libvirtd ready to be sent to hosts: unpacked once for each package."""
+    if made_before is not None and (kept := workshop.kept(made_before)) is not None:
+        return libvirts.read(kept, pin)
+    key = digest_of({"package": pin, "platform": PLATFORM})
+    folder = workshop.cache.entry("libvirt", key, lambda target: libvirts.of_package(pin, workshop.apt, target))
+    made = libvirts.read(folder, pin)
+    workshop.keep(made.archive, made.digest)
+    return made
+
+
+def _unpacked(pin: str, workshop: Workshop) -> Archive:
     key = digest_of({"package": pin, "platform": PLATFORM})
     return emulators.read(
         workshop.cache.entry("emulator", key, lambda folder: emulators.of_package(pin, workshop.apt, folder))
     )
 
 
-def _compiled(source: Source, part: Source | None, workshop: Workshop) -> Emulator:
+def _compiled(source: Source, part: Source | None, workshop: Workshop) -> Archive:
     toolchain = _toolchain(workshop, emulators.TOOLCHAIN)
     trees = [workshop.bring(one).tree_of(str(one.commit)) for one in (source, part) if one is not None]
     key = digest_of({"trees": trees, "patch": source.patch, "platform": PLATFORM, "toolchain": toolchain.parent.name})
@@ -361,7 +399,7 @@ def _read_text(tree: Path, name: str) -> str:
 
 
 def _folder(name: str, path: str, tree: Path | None) -> Path:
-    if name == "swift" or tree is None:
+    if tree is None:
         raise Failed("stack", f"stack.toml: the component {name!r} cannot be a folder: pin a package or a commit")
     folder = (tree / path).resolve()
     if not folder.is_dir() or not folder.is_relative_to(tree.resolve()):

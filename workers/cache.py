@@ -185,12 +185,15 @@ def _used_at(folder: Path) -> float:
         return 0.0
 
 
-def digest_of_tree(root: Path) -> tuple[str, int]:
-    """SHA-256 over names, modes and contents of everything under `root`, and the bytes of all files."""
+def digest_of_tree(root: Path, *, without: str = "") -> tuple[str, int]:
+    """SHA-256 over names, modes and contents of everything under `root`, and the bytes of all files.
+
+    Folders that are called `without`, wherever they are, are left out.
+    """
     digest = hashlib.sha256()
     size = 0
     for folder, folders, files in os.walk(root):
-        folders.sort()
+        folders[:] = sorted(name for name in folders if name != without)
         for name in sorted(files) + [f for f in folders if os.path.islink(os.path.join(folder, f))]:
             path = os.path.join(folder, name)
             status = os.lstat(path)

@@ -10,8 +10,12 @@ from scenarios.contract import Failed, Fault
 Result = TypeVar("Result")
 
 
+class Late(Failed):
+    """A call that did not return in time."""
+
+
 def within(timeout_s: float, what: str, function: Callable[[], Result], *, fault: Fault = "donor") -> Result:
-    """Return what `function` returns, or raise what it raises; Failed(fault) when it takes longer.
+    """Return what `function` returns, or raise what it raises; Late(fault) when it takes longer.
 
     A call that hangs is left behind in a daemon thread: it holds up neither us nor the end of the process.
     """
@@ -26,5 +30,5 @@ def within(timeout_s: float, what: str, function: Callable[[], Result], *, fault
     threading.Thread(target=call, daemon=True, name=what).start()
     # wait(), not result(): a TimeoutError of the function itself must not look like ours
     if not concurrent.futures.wait([answer], timeout_s).done:
-        raise Failed(fault, f"{what}: no answer within {timeout_s:g} s")
+        raise Late(fault, f"{what}: no answer within {timeout_s:g} s")
     return answer.result()

@@ -45,16 +45,16 @@ class Apt:
 
     folder: Path
 
-    def unpack(self, pin: str, beside: Sequence[str], target: Path) -> list[Package]:
-        """Unpack a pinned package and what it needs of the same source, and the packages `beside`, into `target`.
+    def unpack(self, pin: str, beside: Sequence[str], target: Path, *, also: Sequence[str] = ()) -> list[Package]:
+        """Unpack a pinned package, `also` others of the same source, what these need of it, and the packages `beside`.
 
         Raises Failed: stack for a version that there is not, farm where the package source does not answer.
         """
         with self._own_turn():
-            return self._unpack(pin, beside, target)
+            return self._unpack(pin, beside, target, also)
 
-    def _unpack(self, pin: str, beside: Sequence[str], target: Path) -> list[Package]:
-        packages = [*self._family(pin), *(self._newest(name) for name in beside)]
+    def _unpack(self, pin: str, beside: Sequence[str], target: Path, also: Sequence[str]) -> list[Package]:
+        packages = [*self._family(pin, also), *(self._newest(name) for name in beside)]
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             self._run("apt-get", "--quiet=2", "download", *(package.pin for package in packages), cwd=Path(folder))
             found = {hashlib.sha256(file.read_bytes()).hexdigest(): file for file in Path(folder).glob("*.deb")}
@@ -78,10 +78,10 @@ class Apt:
         text = self._run("apt-cache", "show", "--all-versions", name, may_fail=True)
         return [_read(block) for block in text.split("\n\n") if "\nSHA256: " in block]
 
-    def _family(self, pin: str) -> list[Package]:
-        """The package, and those of the same build of the same source that it depends on."""
+    def _family(self, pin: str, also: Sequence[str]) -> list[Package]:
+        """The package and `also` others of the same build of the same source, and those that they depend on."""
         first = self._pinned(pin)
-        family, waiting = {first.name: first}, list(first.depends)
+        family, waiting = {first.name: first}, [*also, *first.depends]
         while waiting:
             name = waiting.pop()
             if name in family:

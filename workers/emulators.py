@@ -4,16 +4,15 @@ QEMU finds what belongs to it from where its program lies, so that any number of
 source only what the guests need is built, with a compiler cache that outlives the sandbox (`CompilerCache`).
 """
 
-import hashlib
 import shutil
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from scenarios.contract import Failed
 from scenarios.recipe import VMM, VMM_PART
-from workers import compilers, sandbox, walled_scripts
+from workers import archives, compilers, sandbox, walled_scripts
+from workers.archives import Archive
 from workers.compilers import CompilerCache
 from workers.debian import Apt
 
@@ -51,19 +50,6 @@ tar --create --file /out/compiled --directory /compiled . || exit 1
 """
 
 
-@dataclass(frozen=True)
-class Emulator:
-    """An archive, and the SHA-256 of its content."""
-
-    archive: Path
-    digest: str
-
-
-def to_blame(error: Failed) -> Failed:
-    """What a hypervisor did that the session has deployed itself is that component's fault."""
-    return Failed("stack", f"component {VMM}: {error}") if error.fault == "hypervisor" else error
-
-
 def of_package(pin: str, apt: Apt, target: Path) -> None:
     """Make the archive of a Debian package in the empty folder `target`."""
     with tempfile.TemporaryDirectory(dir=target) as folder:
@@ -71,7 +57,7 @@ def of_package(pin: str, apt: Apt, target: Path) -> None:
         packages = apt.unpack(pin, _FIRMWARE, root)
         if not (root / PROGRAM).is_file():
             raise Failed("stack", f"component {VMM}: {pin} has no {PROGRAM}")
-        _pack(root, target)
+        archives.pack(root, target / _ARCHIVE, _KEPT)
     (target / "packages.txt").write_text("".join(f"{package.pin} sha256:{package.sha256}\n" for package in packages))
 
 
@@ -122,7 +108,7 @@ def of_source(sources: Sources, target: Path, *, lease: str, run_dir: Path) -> N
         firmware.mkdir(parents=True)
         for file in (*sources.tree.glob("pc-bios/*.bin"), *sources.tree.glob("pc-bios/*.rom")):
             shutil.copyfile(file, firmware / file.name)
-        _pack(Path(folder), target)
+        archives.pack(Path(folder), target / _ARCHIVE, _KEPT)
         if sources.keep:
             sources.compiled.add(_taken(script.sandbox, "/out/compiled", compilers.LIMIT_MIB))
 
@@ -134,21 +120,6 @@ def _taken(running: sandbox.Sandbox, inside: str, limit_mib: int) -> bytes:
     return content
 
 
-def _pack(root: Path, target: Path) -> None:
-    """Make the archive of what lies under `root`: of the same files the same bytes."""
-    with tarfile.open(target / _ARCHIVE, "w") as archive:
-        for path in sorted(path for pattern in _KEPT for path in root.glob(pattern)):
-            file = path.resolve()  # one that goes by two names is packed twice
-            if not file.is_relative_to(root.resolve()) or not file.is_file():
-                continue
-            entry = tarfile.TarInfo(str(path.relative_to(root)))
-            entry.size, entry.mode = file.stat().st_size, 0o755
-            with file.open("rb") as content:
-                archive.addfile(entry, content)
-
-
-def read(folder: Path) -> Emulator:
+def read(folder: Path) -> Archive:
     """What lies in a folder that was made here."""
-    archive = folder / _ARCHIVE
-    with archive.open("rb") as file:
-        return Emulator(archive, hashlib.file_digest(file, "sha256").hexdigest())
+    return archives.read(folder / _ARCHIVE)

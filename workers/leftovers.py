@@ -31,7 +31,7 @@ def clear(
     """Clear away what carries the marks of the sessions `ended` and `own`, and nothing else.
 
     `folders` are removed, with what is mounted or attached from under them; `keep_folders` are only freed
-    of mounts. Files in `named_after_guests` go when their names are of guests of these sessions. The agents
+    of mounts. What lies in `named_after_guests` goes when its name is of a guest of these sessions. The agents
     of `own` stay: they end with the process that holds them. Returns what was found, by kind; `stuck` is what
     could not be ended.
     """
@@ -48,15 +48,15 @@ def clear(
                 removed.append(folder)
         except OSError as error:
             stuck.append(f"{folder}: {error}")
-    files = [str(file) for folder in named_after_guests for file in _named(Path(folder), prefixes)]
-    for file in files:
-        Path(file).unlink(missing_ok=True)
+    named = [entry for folder in named_after_guests for entry in _named(Path(folder), prefixes)]
+    for entry in named:
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
     return {
         "processes": ended_processes,
         "stuck": stuck,
         "mounts": mounts,
         "loops": loops,
-        "folders": removed + files,
+        "folders": removed + [str(entry) for entry in named],
     }
 
 

@@ -35,7 +35,7 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS, identifying_params
-from workers import builds, emulators, facts, processes
+from workers import blame, builds, facts, processes
 from workers.bench import SessionBench
 from workers.bundle import BundleWriter
 from workers.clocks import told_jumps
@@ -45,8 +45,7 @@ from workers.marks import SessionMark
 from workers.objectstores.payload import Payload
 from workers.places import Hold, hold_on, place_of
 from workers.sheet import Place, RoundSheet, Verification
-from workers.stacks import deployers, swift
-from workers.stacks.suites import SandboxedSuite
+from workers.stacks import deployers
 from workers.sweep import sweep
 from workers.volumes.base import BASE_MIB
 
@@ -125,6 +124,8 @@ class _Run:
     observer: dict[str, tuple[float, float]] = field(default_factory=dict)  # scenario → CPU seconds, seconds
     busy_before_s: float = field(default_factory=processes.busy_s)
     load_before: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    cpu_before_blocks_s: dict[str, float] = field(default_factory=dict)  # as `_cpu_s`
+    cpu_probing_s: dict[str, float] = field(default_factory=dict)
     done: int = 0
     unfinished: tuple[SessionBench, Verification] | None = None
 
@@ -153,6 +154,7 @@ class _Run:
             if isinstance(error, Failed) and error.fault != "stack" and not self.resolved:
                 raise error  # nothing could be built, and no revision is to blame: the session is tried again
         order = random.Random(self.plan.seed)
+        self.cpu_before_blocks_s = self._cpu_s()
         for block in range(self.plan.blocks):
             self._probe(block)
             turn = list(self.plan.builds)
@@ -168,6 +170,8 @@ class _Run:
         self.fidelity = self.hypervisors.fidelity(read)
         load: dict[str, Any] = {"before": self.load_before, "after": os.getloadavg()}
         load["cpu_s"] = self._cpu_s()
+        load["cpu_before_blocks_s"] = self.cpu_before_blocks_s
+        load["cpu_probing_s"] = {name: round(seconds, 2) for name, seconds in self.cpu_probing_s.items()}
         load["observer"] = {name: [round(one, 4) for one in both] for name, both in self.observer.items()}
         load["spent_s"] = {phase: round(seconds, 3) for phase, seconds in self.spent_s.items()}
         return Facts(
@@ -187,8 +191,11 @@ class _Run:
     def _probe(self, block: int) -> None:
         self._finish_round()
         self._tell("probe limits")
+        before_s = self._cpu_s()
         with self._spending("probe"):
             self.bundle.add_probes(self.limits.probe(block))
+        for name, seconds in self._cpu_s().items():
+            self.cpu_probing_s[name] = self.cpu_probing_s.get(name, 0.0) + seconds - before_s[name]
         self._require_hosts()
 
     def _cpu_s(self) -> dict[str, float]:
@@ -237,7 +244,8 @@ class _Run:
                 store = deployers.store_of(deployment, self.hypervisors.observer, self.payload)
                 for number in range(self.plan.rounds):
                     place = Place(self.plan.session, self.plan.attempt, block, number, position, planned.revision)
-                    suite = self._suite(build, deployment, f"{block}-{position}-{number}")
+                    tests_dir = self.folder / f"tests-{block}-{position}-{number}"
+                    suite = deployers.suite_of(deployment, build, self.hypervisors, run_dir=tests_dir)
                     bench = SessionBench(turned, store, self.hypervisors.now_s, suite)
                     self._measure_round(planned, build, bench, place)
         except Unsupported as error:
@@ -269,18 +277,6 @@ class _Run:
 
     def _run_dir(self, name: str) -> Path:
         return self.folder / f"deployment-{name}"
-
-    def _suite(self, build: builds.Build, deployment: deployers.Deployment, name: str) -> SandboxedSuite | None:
-        """The stack's own tests, where its recipe names some."""
-        if build.tests is None or not isinstance(deployment, swift.Deployment):
-            return None
-        return SandboxedSuite(
-            build,
-            self.hypervisors.cluster.storage.network_namespace,
-            *deployment.for_tests(),
-            lease=self.plan.session,
-            run_dir=self.folder / f"tests-{name}",
-        )
 
     def _measure_round(self, planned: PlannedBuild, build: builds.Build, bench: SessionBench, place: Place) -> None:
         sheets: list[RoundSheet] = []
@@ -380,9 +376,7 @@ class _Run:
 
 def _sheet(planned: PlannedScenario, place: Place, build: builds.Build | None = None) -> RoundSheet:
     scenario, params = SCENARIOS[planned.name], identifying_params(planned)
-    if build is None or build.emulator is None:
-        return RoundSheet(scenario, place, params)
-    return RoundSheet(scenario, place, params, blame=emulators.to_blame)
+    return RoundSheet(scenario, place, params, blame=blame.of([] if build is None else build.hypervisor))
 
 
 def _told(planned: PlannedScenario) -> str:

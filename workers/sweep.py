@@ -15,7 +15,7 @@ from typing import IO, Any
 import libvirt
 
 from scenarios.contract import Failed, ScenarioError
-from workers import leftovers
+from workers import guests, leftovers
 from workers.deadline import within
 from workers.hosts.base import Cloud, ClusterHosts, Host
 from workers.marks import guest_prefix, known_sessions, live_sessions, take_lock
@@ -24,6 +24,7 @@ from workers.stacks.cloud_things import CloudClient, clear
 _LIBVIRT_TIMEOUT_S = 10.0
 _CLEAR_TIMEOUT_S = 60.0
 _GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
+_DAEMONS = "/run/libvirt"  # a libvirtd that a session deploys has a folder there
 _NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked for
 
 
@@ -82,10 +83,15 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     sessions = [*ended, *([own] if own else [])]
     if not sessions:
         return Swept()
-    guests: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
     failures: list[Failed] = []
+    prefixes = tuple(guest_prefix(session) for session in sessions)
     try:
-        guests = within(_LIBVIRT_TIMEOUT_S, f"libvirtd of host {host.name}", lambda: _remove_guests(host.uri, sessions))
+        found = within(
+            _LIBVIRT_TIMEOUT_S,
+            f"libvirtd of host {host.name}",
+            lambda: guests.remove(host.uri, lambda name: name.startswith(prefixes)),
+        )
     except Failed as failure:
         failures.append(failure)
     except libvirt.libvirtError as error:
@@ -99,13 +105,13 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
                 own=own,
                 folders=[str(place / "sessions" / s) for place in (host.work_dir, host.shared_dir) for s in sessions],
                 keep_folders=[],
-                named_after_guests=[str(host.console_dir), _GUEST_LOGS],
+                named_after_guests=[str(host.console_dir), _GUEST_LOGS, _DAEMONS],
             )
             if host.nearby is not None:  # its disk is a file of the machine that it is made of
                 agent.call("leftovers.give_back", timeout_s=_CLEAR_TIMEOUT_S, folder=str(host.work_dir))
     except Failed as failure:
-        return Swept(guests=guests, failures=(*failures, failure))
-    return _summary(host.name, cleared, guests, failures)
+        return Swept(guests=found, failures=(*failures, failure))
+    return _summary(host.name, cleared, found, failures)
 
 
 def _sweep_cloud(cluster: ClusterHosts, cloud: Cloud, sessions: Sequence[str]) -> Swept:
@@ -138,13 +144,13 @@ def _sweep_here(cluster: ClusterHosts, ended: Sequence[str], own: str | None, *,
     return _summary("the worker", cleared, (), [])
 
 
-def _summary(where: str, cleared: dict[str, Any], guests: tuple[str, ...], failures: Sequence[Failed]) -> Swept:
+def _summary(where: str, cleared: dict[str, Any], found: tuple[str, ...], failures: Sequence[Failed]) -> Swept:
     stuck = [Failed("donor", f"{where}: {item}") for item in cleared["stuck"]]
     told = {
         kind: tuple(f"{where}: {item}" for item in cleared[kind])
         for kind in ("processes", "mounts", "loops", "folders")
     }
-    return Swept(guests=tuple(f"{where}: {guest}" for guest in guests), failures=(*failures, *stuck), **told)
+    return Swept(guests=tuple(f"{where}: {guest}" for guest in found), failures=(*failures, *stuck), **told)
 
 
 def _joined(ended: Sequence[str], parts: Sequence[Swept]) -> Swept:
@@ -158,30 +164,3 @@ def _joined(ended: Sequence[str], parts: Sequence[Swept]) -> Swept:
         things=tuple(item for part in parts for item in part.things),
         failures=tuple(item for part in parts for item in part.failures),
     )
-
-
-def _remove_guests(uri: str, sessions: Sequence[str]) -> tuple[str, ...]:
-    """Destroy and undefine guests of these sessions; returns their names."""
-    prefixes = tuple(guest_prefix(session) for session in sessions)
-    libvirt.registerErrorHandler(lambda *_: None, None)  # errors come as exceptions; no second copy on stderr
-    connection = libvirt.open(uri)
-    try:
-        found = [domain for domain in connection.listAllDomains() if domain.name().startswith(prefixes)]
-        for domain in found:
-            _remove_guest(domain)
-        return tuple(sorted(domain.name() for domain in found))
-    finally:
-        connection.close()
-
-
-def _remove_guest(domain: libvirt.virDomain) -> None:
-    persistent = domain.isPersistent()
-    with contextlib.suppress(libvirt.libvirtError):
-        domain.destroy()  # not running is fine
-    if persistent:
-        domain.undefineFlags(
-            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-            | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-            | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-        )

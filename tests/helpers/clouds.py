@@ -14,6 +14,7 @@ from typing import Any
 from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedHost
 from tests.helpers.deployments import deployed
 from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster
+from tests.helpers.visits import ENTRY, NETWORK, entry_of
 from workers.agent import AgentLink
 from workers.hosts import links
 from workers.hosts.namespaces import LocalCluster, LocalObserver
@@ -21,7 +22,7 @@ from workers.marks import SessionMark
 from workers.stacks import openstack
 from workers.stacks.openstack_client import Client
 
-NAME, ENTRY, NETWORK = "somebodys", "theirs", "guests"
+NAME = "somebodys"
 
 
 @dataclass(frozen=True)
@@ -71,31 +72,10 @@ def somebodys_cloud(home: Path) -> Iterator[SomebodysCloud]:
                 observer,
                 cluster.observer.address,
                 ("nsenter", f"--net={links.namespace_path(cluster.observer.pid)}"),
-                _entry(stack),
+                entry_of(stack),
             )
     finally:
         local.down()
-
-
-def _entry(stack: openstack.Deployment) -> dict[str, Any]:
-    login = stack.client.login
-    auth = {
-        "auth_url": login.auth_url.removesuffix("/v3"),
-        "username": login.user,
-        "password": login.password,
-        "project_name": login.project,
-        "user_domain_id": "default",
-        "project_domain_id": "default",
-    }
-    return {"auth": auth, "region_name": login.region}
-
-
-def let_in(home: Path, entry: Mapping[str, Any]) -> None:
-    """Write the worker's clouds.yaml, as JSON, which is YAML."""
-    file = home / "secrets" / "clouds.yaml"
-    file.parent.mkdir(mode=0o700, exist_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(json.dumps({"clouds": {ENTRY: dict(entry)}}))
 
 
 def command(cloud: SomebodysCloud, *arguments: str) -> subprocess.Popen[str]:

@@ -1,6 +1,6 @@
-"""A session that deploys a stack and waits to be killed: `python -m … HOME CLUSTER_JSON SESSION STACK`.
+"""A session that deploys a stack, stores an object and waits to be killed: `python -m … HOME CLUSTER_JSON SESSION STACK`.
 
-Prints "ready" when it is up.
+Prints "ready" when that is done.
 """
 
 import sys
@@ -12,6 +12,8 @@ from scenarios.strict import parse_json
 from tests.helpers.deployments import deployed
 from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
+from workers.objectstores.payload import Payload
+from workers.stacks import deployers
 
 
 def main(home: str, planned: str, session: str, stack: str) -> None:
@@ -19,8 +21,11 @@ def main(home: str, planned: str, session: str, stack: str) -> None:
     with (
         SessionMark(cluster.folder, session) as mark,
         cluster.observer.agent(session) as observer,
-        deployed(stack, cluster, mark, observer, Path(home)),
+        deployed(stack, cluster, mark, observer, Path(home)) as deployment,
     ):
+        store = deployers.store_of(deployment, observer, Payload(mark.folder / "payload"))
+        assert store is not None
+        store.upload_single("it", size_mib=1)
         print("ready", flush=True)
         time.sleep(600)
 

@@ -25,7 +25,7 @@ SOFTWARE = FARM_HOME / "cache" / "software"
 
 @dataclass(frozen=True)
 class Bed:
-    """A cluster of one host and four disks, with a session's mark and its agent at the observer."""
+    """A cluster with four disks, with a session's mark and its agent at the observer."""
 
     cluster: ClusterHosts
     mark: SessionMark
@@ -35,17 +35,17 @@ class Bed:
     def deploy(self, build: Build, *, s3: bool = False) -> Deployment:
         number = len(list(self.mark.folder.glob("deployment-*")))
         run_dir = self.mark.folder / f"deployment-{number}"
-        return deploy(build, self.cluster.storage, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE, s3=s3)
+        return deploy(build, self.cluster, lease=self.mark.session, run_dir=run_dir, software=SOFTWARE, s3=s3)
 
 
-def planned_storage_cluster(name: str, disk_mib: int) -> PlannedCluster:
-    hosts = (PlannedHost("h1", "local:debian12", "here/room-1"),)
-    return PlannedCluster(name, "qemu", hosts, storage_disks=4, storage_disk_mib=disk_mib)
+def planned_storage_cluster(name: str, disk_mib: int, hosts: int = 1) -> PlannedCluster:
+    planned = tuple(PlannedHost(f"h{number}", "local:debian12", "here/room-1") for number in range(1, hosts + 1))
+    return PlannedCluster(name, "qemu", planned, storage_disks=4, storage_disk_mib=disk_mib)
 
 
 @contextmanager
-def storage_bed(home: Path, name: str, payload_mib: int, disk_mib: int = 512) -> Iterator[Bed]:
-    local = LocalCluster(home, planned_storage_cluster(name, disk_mib))
+def storage_bed(home: Path, name: str, payload_mib: int, disk_mib: int = 512, hosts: int = 1) -> Iterator[Bed]:
+    local = LocalCluster(home, planned_storage_cluster(name, disk_mib, hosts))
     try:
         cluster = local.up()
         mark = SessionMark(cluster.folder, f"{name}-session")

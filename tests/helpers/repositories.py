@@ -37,7 +37,7 @@ class Repository:
             check=True,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=300,  # Nova has thousands of files
         )
         return finished.stdout.strip()
 

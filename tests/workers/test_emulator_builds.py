@@ -19,10 +19,10 @@ from tests.helpers.local_clusters import planned_cluster
 from tests.helpers.qemu_source import QemuSource, qemu_source
 from tests.helpers.repositories import Repository
 from workers import emulators
+from workers.archives import Archive
 from workers.bench import SessionBench
 from workers.builds import Workshop, resolve
 from workers.compilers import CompilerCache
-from workers.emulators import Emulator
 
 NINJA = """\
 rule compile
@@ -63,7 +63,7 @@ def component(name: str, repository: Path, commit: str) -> dict[str, object]:
     return {"name": name, "source": {"git": str(repository), "commit": commit}}
 
 
-def built(workshop: Workshop, *components: dict[str, object]) -> Emulator:
+def built(workshop: Workshop, *components: dict[str, object]) -> Archive:
     emulator = resolve(planned(*components), workshop).emulator
     assert emulator is not None
     return emulator
@@ -81,7 +81,7 @@ def tree(folder: Path, *, before: str = "", main: str = MAIN) -> dict[str, objec
     return component("qemu", folder, repository.commit("a check-in"))
 
 
-def names(emulator: Emulator) -> list[str]:
+def names(emulator: Archive) -> list[str]:
     with tarfile.open(emulator.archive) as archive:
         return archive.getnames()
 

@@ -22,8 +22,8 @@ from tests.helpers.labs import lab_on
 from tests.helpers.local_clusters import planned_cluster
 from tests.workers.test_session import TIMEOUT_S, Worker, read_bundle
 from workers import emulators, processes
+from workers.archives import Archive
 from workers.debian import Apt
-from workers.emulators import Emulator
 
 PACKAGE = "qemu-system-x86"
 ATTEMPTS_TO_BREAK = 3
@@ -50,9 +50,9 @@ def test_a_qemu_from_nowhere_is_refused(text: str, told: str) -> None:
         parse_toml(recipe(rest=text), Recipe, source="stack.toml")
 
 
-def test_nothing_else_comes_as_a_debian_package() -> None:
+def test_a_component_without_such_a_source_names_those_it_has() -> None:
     text = recipe().replace('pypi = "swift==2.38.3"', 'debian = "swift=2.30.1-0+deb12u1"')
-    with pytest.raises(BadData, match="only the component 'qemu' can be a Debian package"):
+    with pytest.raises(BadData, match="component 'swift' must have 'pypi' or 'git', not 'debian'"):
         parse_toml(text, Recipe, source="stack.toml")
 
 
@@ -78,7 +78,7 @@ def test_a_package_source_that_is_down_is_the_farms_fault(tmp_path: Path) -> Non
     assert failed.value.fault == "farm"
 
 
-def archive_of(folder: Path, program: bytes) -> Emulator:
+def archive_of(folder: Path, program: bytes) -> Archive:
     """As if a build had made this program."""
     with tarfile.open(folder / "emulator.tar", "w") as archive:
         entry = tarfile.TarInfo(emulators.PROGRAM)

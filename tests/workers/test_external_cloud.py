@@ -26,8 +26,9 @@ from scenarios.crossing import (
     to_data,
 )
 from scenarios.registry import SCENARIOS
-from tests.helpers.clouds import ENTRY, NAME, SomebodysCloud, command, let_in, somebodys_cloud
+from tests.helpers.clouds import NAME, SomebodysCloud, command, somebodys_cloud
 from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, wait_for
+from tests.helpers.visits import ENTRY, let_in
 from tests.workers.test_session import read_bundle, read_facts
 from workers.stacks.openstack_network import NETWORK_ID
 

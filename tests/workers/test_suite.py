@@ -1,12 +1,14 @@
 """The stack's own tests: run behind walls against what is deployed, told one by one."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from scenarios import stack_tests
+from scenarios import recipe, stack_tests
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedBuild
+from scenarios.strict import BadData, from_data
 from tests.helpers.check_ins import FARM_HOME, example_lock
 from tests.helpers.object_stores import storage_bed
 from tests.helpers.releases import repository_of
@@ -25,7 +27,7 @@ def planned(folder: Path) -> PlannedBuild:
     (folder / "swift/test/functional/test_more.py").write_text(BREAKS)
     repository.git("add", "--all", "--force")
     commit = repository.commit("Add a test that fails")
-    recipe = {
+    data = {
         "stack": {"name": "swift", "deployer": "swift"},
         "component": [{"name": "swift", "source": {"git": str(repository.path), "commit": commit}}],
         "lock": "swift.lock",
@@ -35,7 +37,7 @@ def planned(folder: Path) -> PlannedBuild:
             "requirements": REQUIREMENTS,
         },
     }
-    return PlannedBuild("r" * 64, "swift", ("subject",), str(repository.path), commit, recipe, example_lock())
+    return PlannedBuild("r" * 64, "swift", ("subject",), str(repository.path), commit, data, example_lock())
 
 
 @pytest.mark.machine
@@ -45,7 +47,7 @@ def test_every_test_of_the_suite_has_an_outcome(tmp_path: Path) -> None:
         suite = SandboxedSuite(
             build,
             bed.cluster.storage.network_namespace,
-            *deployment.for_tests(),
+            deployment.for_tests,
             lease=bed.mark.session,
             run_dir=tmp_path / "run",
         )
@@ -74,7 +76,7 @@ def test_every_test_of_the_suite_has_an_outcome(tmp_path: Path) -> None:
 )
 def test_a_report_that_is_none_is_the_stacks_fault(report: bytes, told: str) -> None:
     with pytest.raises(Failed, match=told) as failed:
-        results_of(report)
+        results_of(report, recipe.TestsSettings(("a",), ()))
     assert failed.value.fault == "stack"
 
 
@@ -86,9 +88,63 @@ def test_a_test_that_fails_and_then_cannot_clear_up_has_failed_once() -> None:
         b'<testcase classname="a.B" name="d"><skipped message="not here"/></testcase>',
         b'<testcase classname="a.B" name="e"/>',
     )
-    told = [(result.name, result.outcome, result.told) for result in results_of(report)]
-    assert told == [
+    assert told_of(report, recipe.TestsSettings(("a",), ())) == [
         ("a.B.c", "failed", "no  way"),
         ("a.B.d", "skipped", "not here"),
         ("a.B.e", "passed", ""),
     ]
+
+
+TRACEBACK = """NOTE: displaying natively:
+
+testtools._StringException: pythonlogging:'': {{{2026 INFO Request: 404 GET http://10.0.0.1/v2.1/flavors/x}}}
+
+Traceback (most recent call last):
+  File "/tests/tempest/api/compute/test_flavors.py", line 59, in test_get_flavor
+    flavor = self.client.show_flavor("x")
+             ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+tempest.lib.exceptions.NotFound: Object not found
+Details: {'code': 404}"""
+
+
+def test_of_a_whole_traceback_the_error_is_told_and_the_component_that_the_test_asked() -> None:
+    report = ElementTree.Element("testsuite")
+    for name in ("tempest.api.compute.flavors.One", "tempest.api.computer.Two", "tempest.scenario.Three"):
+        case = ElementTree.SubElement(report, "testcase", classname=name, name="c")
+        ElementTree.SubElement(case, "failure", message=TRACEBACK)
+    asks = {"tempest.api": "keystone", "tempest.api.compute": "nova"}
+    error = "tempest.lib.exceptions.NotFound: Object not found Details: {'code': 404}"
+    assert told_of(ElementTree.tostring(report), recipe.TestsSettings(("a",), (), asks=asks)) == [
+        ("tempest.api.compute.flavors.One.c", "failed", f"component 'nova' (at: tests): {error}"),
+        ("tempest.api.computer.Two.c", "failed", f"component 'keystone' (at: tests): {error}"),
+        ("tempest.scenario.Three.c", "failed", error),
+    ]
+
+
+def told_of(report: bytes, settings: recipe.TestsSettings) -> list[tuple[str, str, str]]:
+    return [(result.name, result.outcome, result.told) for result in results_of(report, settings)]
+
+
+DIGEST = " --hash=sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("tests", "told"),
+    [
+        ({"requirements": ["pytest"]}, "must be a pin such as"),
+        ({"requirements": ["pytest==8.4.2 --hash=sha256:abc"]}, "must be a pin such as"),
+        ({"requirements": ["pytest==8.4.2 --hash=sha256:"]}, "must be a pin such as"),
+        ({"requirements": ["pytest==8.4.2" + DIGEST, "pluggy==1.6.0"]}, "all of them have a digest, or none"),
+        ({"paths": ["../secrets"]}, "must be a path inside"),
+        ({"component": "glance"}, "there is no component 'glance'"),
+        ({"asks": {"test": "glance"}}, "there is no component 'glance'"),
+    ],
+)
+def test_a_suite_that_cannot_be_is_refused_with_the_recipe(tests: dict[str, object], told: str) -> None:
+    data = {
+        "stack": {"name": "swift", "deployer": "swift"},
+        "component": [{"name": "swift", "source": {"pypi": "swift==2.38.3"}}],
+        "tests": {"paths": ["test"], "requirements": ["pytest==8.4.2" + DIGEST], **tests},
+    }
+    with pytest.raises(BadData, match=told):
+        from_data(data, recipe.Recipe, source="stack.toml")

@@ -19,6 +19,7 @@ class Nearby:
     """What the worker's machine can reach of a host that is made of it."""
 
     network_namespace: Path  # for `nsenter --net=`
+    pid: int  # of a process in its namespaces
     libvirt_dir: Path  # holds the socket of its libvirtd
     libvirt_gid: int  # the group that may use that
     shared_dir: Path  # what the host has at its own `shared_dir`
@@ -50,6 +51,11 @@ class Host(Protocol):
     @property
     def migration_uri(self) -> str:
         """The libvirt URI at which the other hosts' libvirtd reaches this one, for peer-to-peer migration."""
+
+    def uri_of(self, daemon: str) -> str:
+        """The same of a session's own libvirtd, which has a folder of that name (`workers.hypervisors.daemon`)."""
+
+    def migration_uri_of(self, daemon: str) -> str: ...
 
     @property
     def bridge(self) -> str:
@@ -132,3 +138,4 @@ class ClusterHosts:
     network: str  # of all addresses, such as "10.77.0.0/24"
     guest_addresses: Sequence[str]  # those that guests may take
     cloud: Cloud | None = None
+    store_addresses: Sequence[str] = ()  # of hosts' storage servers, host by host

@@ -121,6 +121,7 @@ def enter(root: Path) -> None:
     os.chdir("/")
     _run("umount", "--lazy", "/old")
     Path("/old").rmdir()
+    _run("mount", "--make-shared", WORK_DIR)  # a libvirtd that a session deploys sees what is mounted below it later
 
 
 def serve() -> None:

@@ -57,6 +57,12 @@ def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None =
     _configure(node_pid, ["link set lo up", *use])
 
 
+def take_wire(switch_pid: int, port: str) -> None:
+    """Remove a wire at once, with both its ends; harmless when it is gone."""
+    with contextlib.suppress(Failed):
+        _configure(switch_pid, [f"link delete {port}"])
+
+
 def _interfaces(pid: int) -> dict[str, Interface]:
     """The interfaces of the network namespace that process `pid` is in."""
     entries = json.loads(_ip(pid, ["-json", "address", "show"]))

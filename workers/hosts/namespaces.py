@@ -40,7 +40,8 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NETWORK = "10.77.0"  # in namespaces of our own, so that it can be the same for every cluster
 _OBSERVER_ADDRESS, _STORAGE_ADDRESS = f"{_NETWORK}.254", f"{_NETWORK}.253"
-_GUEST_ADDRESSES = tuple(f"{_NETWORK}.{number}" for number in range(100, 250))
+_GUEST_ADDRESSES = tuple(f"{_NETWORK}.{number}" for number in range(100, 200))
+_STORE_ADDRESSES = tuple(f"{_NETWORK}.{number}" for number in range(200, 250))
 _MOST_HOSTS = 99
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _SWITCH, _STORAGE = _NODES = ("switch", "storage")  # beside the hosts
@@ -81,6 +82,12 @@ class LocalHost:
     @property
     def migration_uri(self) -> str:
         return f"qemu+unix:///system?socket={init.PEERS_DIR / self.name / init.SOCKET_NAME}"
+
+    def uri_of(self, daemon: str) -> str:
+        return f"qemu+unix:///system?socket=/proc/{self.pid}/root/run/libvirt/{daemon}/run/{init.SOCKET_NAME}"
+
+    def migration_uri_of(self, daemon: str) -> str:
+        return f"qemu+unix:///system?socket={init.PEERS_DIR / self.name / daemon / 'run' / init.SOCKET_NAME}"
 
     def agent(self, lease: str) -> AgentLink:
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--uts", "--ipc"]
@@ -148,6 +155,7 @@ class LocalCluster:
             storage=Storage(Path(links.namespace_path(storage)), _STORAGE_ADDRESS, self._disks()),
             network=f"{_NETWORK}.0/24",
             guest_addresses=_GUEST_ADDRESSES,
+            store_addresses=_STORE_ADDRESSES[: len(hosts)],
         )
 
     def _lay_network(self) -> tuple[int, int]:
@@ -366,6 +374,7 @@ class LocalCluster:
         index = self._planned.hosts.index(planned)
         nearby = Nearby(
             Path(links.namespace_path(pid)),
+            pid,
             self.folder / "hosts" / planned.name / "run",
             init.LIBVIRT_GID,
             self.folder / "shared",

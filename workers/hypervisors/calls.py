@@ -5,10 +5,13 @@ from typing import TypeVar
 
 import libvirt
 
-from scenarios.contract import Failed, Fault, ScenarioError, Unsupported
-from workers.deadline import within
+from scenarios.contract import Failed, ScenarioError, Unsupported
+from workers.blame import DaemonFailed
+from workers.deadline import Late, within
 
 Result = TypeVar("Result")
+
+_DAEMON_TIMEOUT_S = 5.0
 
 _CANNOT = {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED, libvirt.VIR_ERR_OPERATION_UNSUPPORTED}
 # a flag or method that libvirt does not know; a way to migrate that QEMU does not have on this host
@@ -37,6 +40,18 @@ def ask(what: str, timeout_s: float, function: Callable[[], Result]) -> Result:
         raise error_of(what, error) from None
 
 
+def ask_vmm(what: str, timeout_s: float, connection: libvirt.virConnect, function: Callable[[], Result]) -> Result:
+    """As `ask`, for what a guest's VMM has to answer; Failed (hypervisor) where it does not and libvirtd does."""
+    try:
+        return ask(what, timeout_s, function)
+    except Late as late:
+        try:
+            ask("look whether libvirtd answers", _DAEMON_TIMEOUT_S, connection.getLibVersion)
+        except ScenarioError:
+            raise late from None
+        raise Failed("hypervisor", f"{late}; libvirtd answers, the guest's VMM does not") from None
+
+
 def find(connection: libvirt.virConnect, name: str, timeout_s: float) -> libvirt.virDomain | None:
     """The domain of that name, or None."""
 
@@ -57,8 +72,9 @@ def error_of(what: str, error: libvirt.libvirtError) -> ScenarioError:
     text = f"{what}: {' '.join(str(error).split())[:400]}"
     if code in _CANNOT or any(code == answer and words in text for answer, words in _CANNOT_IN_WORDS):
         return Unsupported(text)
-    fault: Fault = "stack" if code in _SETTINGS else "donor" if code in _CONNECTION else "hypervisor"
-    return Failed(fault, text)
+    if code in _CONNECTION:
+        return DaemonFailed(text)
+    return Failed("stack" if code in _SETTINGS else "hypervisor", text)
 
 
 def is_gone(error: libvirt.libvirtError) -> bool:

@@ -1,12 +1,13 @@
 """When a guest's console first shows a word, as its host sees it: operations of the host's agent."""
 
+import os
 import threading
 import time
-from pathlib import Path
 
 from workers.operations import operation
 
 _POLL_S = 0.003
+_CHUNK_BYTES = 64 << 10
 
 _ends: dict[str, threading.Event] = {}
 _lock = threading.Lock()
@@ -22,15 +23,19 @@ def wait_for(path: str, word: str, limit_s: float) -> tuple[float, float] | None
         end = _ends.setdefault(path, threading.Event())
     deadline_s = time.monotonic() + limit_s
     wanted, seen, missed_s = word.encode(), b"", time.monotonic()
+    file: int | None = None
     try:
         while not end.wait(_POLL_S) and time.monotonic() < deadline_s:
             looked_s = time.monotonic()
-            seen += _read_from(Path(path), len(seen))
+            file = _opened(path) if file is None else file
+            seen += _new_in(file)
             if wanted in seen:
                 return missed_s, time.monotonic()
             missed_s = looked_s
         return None
     finally:
+        if file is not None:
+            os.close(file)
         with _lock:
             _ends.pop(path, None)
 
@@ -43,12 +48,17 @@ def end_wait(path: str) -> None:
             _ends[path].set()
 
 
-def _read_from(path: Path, position: int) -> bytes:
+def _opened(path: str) -> int | None:
+    """The file's descriptor, None as long as there is no file; cheap, since it is asked for every few milliseconds."""
     try:
-        if path.stat().st_size <= position:
-            return b""
-        with path.open("rb") as file:
-            file.seek(position)
-            return file.read()
+        return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        return b""
+        return None
+
+
+def _new_in(file: int | None) -> bytes:
+    """What was written to it since it was last read."""
+    found = b""
+    while file is not None and (chunk := os.read(file, _CHUNK_BYTES)):
+        found += chunk
+    return found

@@ -1,5 +1,6 @@
 """What a session holds of one host, and what one revision asks of its guests."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class HostLink:
     counter_khz: int | None  # how fast its processor counts, where that is known
     base: disks.Base
     first_runs: FirstRuns
+    migration_uri: str  # as the other hosts' libvirtd reach the one of this connection
 
     def observed_s(self, at_s: float) -> float:
         """A time of the host's monotonic clock, on the observer's."""
@@ -36,8 +38,9 @@ class HostLink:
 
 @dataclass(frozen=True)
 class Revision:
-    """What a revision asks of its guests."""
+    """What a revision asks of its guests, and the hosts through the libvirtd that they run on."""
 
     guest: GuestSettings
     disk: DiskSettings
+    links: Sequence[HostLink]
     emulator: Path | None = None  # which it deploys itself

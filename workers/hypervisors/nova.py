@@ -41,8 +41,8 @@ from workers.stacks.openstack_client import Client
 from workers.stacks.openstack_network import NETWORK_ID
 from workers.volumes import disks
 
-_ACTIVE_TIMEOUT_S = 120.0
-_DELETE_TIMEOUT_S = 60.0
+_ACTIVE_TIMEOUT_S = 300.0
+_DELETE_TIMEOUT_S = 120.0
 _POLL_S = 0.25  # a look costs Nova's API some 50 ms of a processor
 _CALL_TIMEOUT_S = 30.0
 _PLAIN_STYLE, _PLAIN_SHAPE, _SMALL = MigrationStyle(), DiskShape(), System()
@@ -215,7 +215,8 @@ class NovaGuest(QemuGuest):
         return replace(report, answered_s=answered_s)
 
     def cancel_migration(self) -> None:
-        raise Unsupported("nova is not asked to abort its migrations")
+        if self._server is not None:
+            self._server.abort_move()
 
     def fetch(self) -> FetchReport:
         raise Unsupported("nova fetches what it boots a guest from itself, when it starts the guest")

@@ -20,7 +20,7 @@ from workers.stacks.openstack_client import Client
 from workers.volumes.base import BASE_MIB, make_base
 
 DISK_MIB = 64
-_COPY_TIMEOUT_S = 120.0
+_COPY_TIMEOUT_S = 300.0
 _CALL_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 

@@ -1,14 +1,15 @@
 """A server of Nova's: what is asked of it, and the waiting for it."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
 
-from scenarios.contract import Failed
+from scenarios.contract import Failed, Refused
 from workers.stacks.openstack_client import Client
 
 _POLL_S = 0.25  # a look costs Nova's API some 50 ms of a processor
-_GIVEN_UP = ("error", "failed", "cancelled")
+_GIVEN_UP = ("error", "failed")
 
 
 class Server:
@@ -30,6 +31,13 @@ class Server:
         order = {"os-migrateLive": {"host": target, "block_migration": "auto"}}
         self._client.compute("POST", f"/servers/{self.number}/action", order)
 
+    def abort_move(self) -> None:
+        """Harmless when it has just ended."""
+        path = f"/servers/{self.number}/migrations"
+        with contextlib.suppress(Failed):
+            for move in self._client.compute("GET", path).body["migrations"]:
+                self._client.compute("DELETE", f"{path}/{move['id']}")
+
     def wait_until_moved(self, what: str, target: str, *, timeout_s: float) -> None:
         self._wait(what, timeout_s, lambda told: self._has_moved(what, told, target))
 
@@ -39,8 +47,12 @@ class Server:
         if told.get("OS-EXT-SRV-ATTR:host") == target:
             return True
         listed = self._client.compute("GET", f"/os-migrations?instance_uuid={self.number}").body["migrations"]
-        if listed and listed[0]["status"] in _GIVEN_UP:
-            raise self._failure(f"{what}: it gives up: {listed[0]['status']}")
+        status = listed[0]["status"] if listed else ""
+        if status in _GIVEN_UP:
+            raise self._failure(f"{what}: it gives up: {status}")
+        if status == "cancelled":
+            failed = self._failure(f"{what}: it was cancelled")
+            raise Refused(failed.fault, str(failed))
         return False
 
     def _wait(self, what: str, timeout_s: float, is_so: Callable[[dict[str, Any]], bool]) -> None:

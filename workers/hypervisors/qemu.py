@@ -6,7 +6,7 @@ hosts as one revision's settings want them. Times are the observer's monotonic c
 
 import contextlib
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from scenarios.contract import (
     Unsupported,
 )
 from scenarios.crossing import FidelityFact, OperatorImage, PlannedGuest
-from scenarios.recipe import DiskSettings, GuestSettings
-from workers import clocks, emulators, facts, marks
-from workers.emulators import Emulator
+from scenarios.recipe import DAEMON, VMM, DiskSettings, GuestSettings
+from workers import blame, clocks, emulators, facts, marks
+from workers.archives import Archive
 from workers.hosts import base as hosts_base
 from workers.hypervisors.calls import ask
+from workers.hypervisors.daemons import Daemons
 from workers.hypervisors.domain import (
     DOMAIN_TYPE,
 )
@@ -34,6 +35,7 @@ from workers.hypervisors.qemu_guest import QemuGuest
 from workers.hypervisors.qemu_host import QemuHost
 from workers.hypervisors.systems import Systems
 from workers.hypervisors.watch import Watch
+from workers.libvirts import Libvirt
 from workers.volumes import disks
 from workers.volumes.base import BASE_MIB
 
@@ -41,7 +43,8 @@ _CALL_TIMEOUT_S = 30.0
 _FACTS_TIMEOUT_S = 60.0
 _START_TIMEOUT_S = 60.0
 _SEND_TIMEOUT_S = 120.0
-_KEPT_EMULATORS = 4
+_KEPT_ARCHIVES = 4
+_EMULATORS, _LIBVIRTS = "emulators", "libvirts"
 _SMALL = System()
 
 
@@ -57,7 +60,8 @@ class QemuCluster(Watch):
         self._numbers = itertools.count(1)
         self._exits = contextlib.ExitStack()
         self._guests: list[QemuGuest] = []
-        self._used_emulators: set[str] = set()
+        self._used_archives: set[str] = set()
+        self._daemons = Daemons()
         self.accelerators: set[str] = set()  # libvirt's domain types of guests that answered
 
     def __enter__(self) -> "QemuCluster":
@@ -69,6 +73,7 @@ class QemuCluster(Watch):
             self.links = [self._link(host, exits) for host in self.cluster.hosts]
             first = self.links[0]
             self.systems = Systems(self._home, first.agent, first.host.shared_dir / "images", self.operator_guest)
+            exits.callback(self._daemons.retire, lambda _links: False)
             self._exits = exits.pop_all()
         return self
 
@@ -82,18 +87,28 @@ class QemuCluster(Watch):
         jumps = {}
         for link in self.links:
             before, link.clock = link.clock, clocks.compare(link.agent, self.observer)
+            for other in self._daemons.links():
+                other.clock = link.clock if other.name == link.name else other.clock
             if (jump_s := clocks.jump_s(before, link.clock)) is not None:
                 jumps[link.name] = jump_s
         return jumps
 
-    def hosts(self, guest: GuestSettings, disk: DiskSettings, emulator: Emulator | None = None) -> list["QemuHost"]:
-        """The cluster's hosts, ready for guests of a revision with these settings, on the QEMU that it deploys.
+    def hosts(
+        self, guest: GuestSettings, disk: DiskSettings, emulator: Archive | None = None, daemon: Libvirt | None = None
+    ) -> list["QemuHost"]:
+        """The cluster's hosts, ready for guests of a revision with these settings, on the QEMU and libvirt it deploys.
 
-        Raises Failed: stack for settings that cannot be met, and for a QEMU that does not start.
+        Raises Failed: stack for settings that cannot be met, and for a QEMU or libvirt that does not start.
         """
         self.systems.get(_SMALL, guest)
-        path = None if emulator is None else self._deploy(emulator, guest.machine)
-        return [QemuHost(self, link, Revision(guest, disk, path)) for link in self.links]
+        self._daemons.retire(lambda links: any(one.links is links for one in self._guests))
+        links = self.links if daemon is None else self._start(daemon)
+        path = None if emulator is None else self._send(emulator, _EMULATORS) / emulators.PROGRAM
+        if emulator is not None or daemon is not None:
+            blamed = [name for name, one in ((VMM, emulator), (DAEMON, daemon)) if one is not None]
+            with ThreadPoolExecutor(len(links)) as pool:
+                list(pool.map(lambda link: _probe_emulator(link, path, guest.machine, blamed), links))
+        return [QemuHost(self, link, Revision(guest, disk, links, path)) for link in links]
 
     def next_name(self) -> str:
         return f"{marks.guest_prefix(self.session)}{next(self._numbers)}"
@@ -137,7 +152,7 @@ class QemuCluster(Watch):
         base = disks.Base(Path(made["path"]), made["digest"])
         runs = ask(f"listen to libvirt of {host.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))
         exits.callback(_stop_listening, host.name, runs)
-        return HostLink(host, agent, connection, clock, counter_khz, base, runs)
+        return HostLink(host, agent, connection, clock, counter_khz, base, runs, host.migration_uri)
 
     def work_dir(self, host: hosts_base.Host) -> Path:
         return host.work_dir / "sessions" / self.session
@@ -145,25 +160,28 @@ class QemuCluster(Watch):
     def shared_dir(self, host: hosts_base.Host) -> Path:
         return host.shared_dir / "sessions" / self.session
 
-    def _deploy(self, emulator: Emulator, machine: str) -> Path:
-        """Bring a QEMU to where images lie; each host's libvirt has learned what it can do before it is measured."""
+    def _send(self, component: Archive | Libvirt, place: str) -> Path:
+        """Bring a component's programs to where images lie; returns their folder there."""
         link = self.links[0]
-        folder = link.host.shared_dir / "emulators"
-        archive = folder / emulator.digest / emulator.archive.name
-        link.agent.send_file(emulator.archive, archive, timeout_s=_SEND_TIMEOUT_S)
+        folder = link.host.shared_dir / place
+        archive = folder / component.digest / component.archive.name
+        link.agent.send_file(component.archive, archive, timeout_s=_SEND_TIMEOUT_S)
         link.agent.call("hypervisors.images.unpack", timeout_s=_SEND_TIMEOUT_S, archive=str(archive))
-        self._used_emulators.add(emulator.digest)
+        self._used_archives.add(component.digest)
         link.agent.call(
             "hypervisors.images.trim",
             timeout_s=_CALL_TIMEOUT_S,
             folder=str(folder),
-            used=sorted(self._used_emulators),
-            most=_KEPT_EMULATORS,
+            used=sorted(self._used_archives),
+            most=_KEPT_ARCHIVES,
         )
-        path = archive.parent / emulators.PROGRAM
-        with ThreadPoolExecutor(len(self.links)) as pool:
-            list(pool.map(lambda link: _probe_emulator(link, path, machine), self.links))
-        return path
+        return archive.parent
+
+    def _start(self, daemon: Libvirt) -> Sequence[HostLink]:
+        """A libvirtd of the session's own on every host; what it learns of QEMUs is kept for the session."""
+        programs = self._send(daemon, _LIBVIRTS) / "usr"
+        knowledge = f"{marks.guest_prefix(self.session)}{daemon.digest[:12]}"
+        return self._daemons.deploy(daemon, self.next_name(), knowledge, str(programs), self.links)
 
     def enter(self, guest: "QemuGuest") -> None:
         self._guests.append(guest)
@@ -172,18 +190,18 @@ class QemuCluster(Watch):
         self._guests.remove(guest)
 
 
-def _probe_emulator(link: HostLink, path: Path, machine: str) -> None:
-    """Raises Failed: stack where libvirt cannot run it for this machine type."""
+def _probe_emulator(link: HostLink, deployed: Path | None, machine: str, components: Sequence[str]) -> None:
+    """Let libvirt learn what the QEMU can do before it is measured; raises Failed (stack) where it cannot run it."""
+    path = link.host.emulator if deployed is None else str(deployed)
 
     def probe() -> str:
-        return str(link.connection.getDomainCapabilities(str(path), "x86_64", machine, DOMAIN_TYPE))
+        return str(link.connection.getDomainCapabilities(path, "x86_64", machine, DOMAIN_TYPE))
 
     try:
-        ask(f"start the deployed QEMU on {link.name}", _START_TIMEOUT_S, probe)
+        ask(f"start the QEMU on {link.name}", _START_TIMEOUT_S, probe)
     except (Unsupported, Failed) as error:
-        if isinstance(error, Failed) and error.fault == "donor":
-            raise
-        raise emulators.to_blame(Failed("hypervisor", str(error))) from None
+        failed = error if blame.is_daemons(error) else Failed("hypervisor", str(error))
+        raise blame.of(components)(failed) from None
 
 
 def _stop_listening(name: str, runs: FirstRuns) -> None:

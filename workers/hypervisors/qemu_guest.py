@@ -23,6 +23,7 @@ from scenarios.contract import (
     Moment,
     Stages,
     System,
+    Unsupported,
     Workload,
     WriteTimes,
 )
@@ -30,7 +31,7 @@ from scenarios.recipe import GuestSettings
 from workers import clocks
 from workers.hypervisors import migration, streaming
 from workers.hypervisors.boot_source import BootSource
-from workers.hypervisors.calls import ask, find, is_gone
+from workers.hypervisors.calls import ask, ask_vmm, find, is_gone
 from workers.hypervisors.domain import (
     DISK_TARGET,
     DOMAIN_TYPE,
@@ -53,6 +54,7 @@ Seen = TypeVar("Seen")
 _CALL_TIMEOUT_S = 30.0
 _START_TIMEOUT_S = 60.0
 _END_TIMEOUT_S = 20.0
+_MONITOR_TIMEOUT_S = 15.0
 _INIT_LIMIT_S = 600.0  # the first answer is waited for less long, and ends it
 _CONSOLE_CHARACTERS = 200
 _TELLING = ("BUG:", "Oops", "Kernel panic", "FARM-FAILED")
@@ -88,6 +90,7 @@ class QemuGuest:
         self._workload = workload
         self._reserved = reserved
         self._link = host.link
+        self.links = host.revision.links
         self._is_operators = system.name == "operator"
         self._source = BootSource(
             guest=self.name,
@@ -129,9 +132,10 @@ class QemuGuest:
         if ledger:
             self._watch()
         self._requested_s = self.cluster.now_s()
-        self._domain = ask(
+        self._domain = ask_vmm(
             f"start guest {self.name} on {self._link.name}",
             _START_TIMEOUT_S,
+            self._link.connection,
             lambda: self._link.connection.createXML(xml, 0),
         )
         self._running_s = self.cluster.now_s()
@@ -164,14 +168,14 @@ class QemuGuest:
         with contextlib.ExitStack() as steps:
             steps.callback(self.cluster.leave, self)
             steps.callback(self.cluster.observe, "forget", nonce=self.nonce)
-            for link in self.cluster.links:
+            for link in self.links:
                 path = str(link.host.console_dir / f"{self.name}.log")
                 steps.callback(link.agent.call, "volumes.base.remove", timeout_s=_CALL_TIMEOUT_S, path=path)
             steps.callback(self._source.remove)
             if self._is_operators:
                 steps.callback(self._observer, "leases.forget", mac=mac_of(self.name))
             steps.callback(self._wait_until_gone)
-            for link in self.cluster.links:
+            for link in self.links:
                 steps.callback(self._destroy, link)
 
     # -- what it does -------------------------------------------------------------------------------------------
@@ -298,12 +302,13 @@ class QemuGuest:
 
     def pull(self, *, timeout_s: float) -> tuple[float, float]:
         what, started_s = f"pull the disk of {self.name}", self.cluster.now_s()
-        streaming.pull(what, self._started(), timeout_s=timeout_s)
+        streaming.pull(what, self._link.connection, self._started(), timeout_s=timeout_s)
         return started_s, self.cluster.now_s()
 
     def disk_read_bytes(self) -> int:
         domain = self._started()
-        statistics = ask(f"ask for the reads of {self.name}", _CALL_TIMEOUT_S, lambda: domain.blockStats(DISK_TARGET))
+        what, link = f"ask for the reads of {self.name}", self._link
+        statistics = ask_vmm(what, _CALL_TIMEOUT_S, link.connection, lambda: domain.blockStats(DISK_TARGET))
         return int(statistics[1])
 
     def _hear(self, operation: str, timeout_s: float, failing: str) -> Sequence[float]:
@@ -320,8 +325,8 @@ class QemuGuest:
     def _wait(self, ask_for: Callable[[float], Seen | None], timeout_s: float, failing: str) -> Seen:
         """What `ask_for(limit_s)` returns in time.
 
-        Raises Failed when it is late or its VMM has ended: stack, or donor for an image of the operator's; and donor
-        when its host has no room for its disk.
+        Raises Failed when it is late or its VMM has ended: stack, or donor for an image of the operator's; donor when
+        its host has no room for its disk; and hypervisor when its VMM does not answer any more either.
         """
         fault: Fault = "donor" if self._is_operators else "stack"
         deadline = time.monotonic() + timeout_s
@@ -334,7 +339,14 @@ class QemuGuest:
             if self._halted_by_its_disk():
                 reason = f"{self._link.name} could not write its disk (is its file system full?)"
                 raise Failed("donor", f"guest {self.name} {failing}: {reason}")
+        self._require_vmm(f"guest {self.name} {failing}")
         raise Failed(fault, f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
+
+    def _require_vmm(self, silent: str) -> None:
+        """Its VMM answers its monitor, so that it is the guest that is silent; raises Failed."""
+        domain, connection = self._started(), self._link.connection
+        with contextlib.suppress(Unsupported):  # of what a VMM is asked, this changes nothing
+            ask_vmm(silent, _MONITOR_TIMEOUT_S, connection, lambda: domain.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE))
 
     def _halted_by_its_disk(self) -> bool:
         """Whether its hypervisor has halted it, as it does when the host's file system has no room left."""
@@ -350,17 +362,17 @@ class QemuGuest:
 
     def console(self) -> str:
         parts = []
-        for link in self.cluster.links:
+        for link in self.links:
             path = str(link.host.console_dir / f"{self.name}.log")
             if link.agent.call("basics.sha256_of_file", timeout_s=_CALL_TIMEOUT_S, path=path) is not None:
                 parts.append(str(link.agent.call("basics.read_text", timeout_s=_CALL_TIMEOUT_S, path=path)))
         return "".join(parts)
 
     def known_on(self) -> Sequence[str]:
-        return [link.name for link in self.cluster.links if find(link.connection, self.name, _CALL_TIMEOUT_S)]
+        return [link.name for link in self.links if find(link.connection, self.name, _CALL_TIMEOUT_S)]
 
     def found_on(self) -> Sequence[str]:
-        return [link.name for link in self.cluster.links if self._is_alive_on(link)]
+        return [link.name for link in self.links if self._is_alive_on(link)]
 
     # -- migration ----------------------------------------------------------------------------------------------
 
@@ -383,7 +395,7 @@ class QemuGuest:
             migration.run(
                 what,
                 domain,
-                lambda: domain.migrateToURI3(link.host.migration_uri, parameters, flags),
+                lambda: domain.migrateToURI3(link.migration_uri, parameters, flags),
                 timeout_s=timeout_s,
                 last_words=self._tail,
                 post_copy=style.post_copy,

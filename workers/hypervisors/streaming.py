@@ -6,18 +6,18 @@ import xml.etree.ElementTree as ET
 import libvirt
 
 from scenarios.contract import Failed
-from workers.hypervisors.calls import ask
+from workers.hypervisors.calls import ask, ask_vmm
 from workers.hypervisors.domain import DISK_TARGET
 
 _CALL_TIMEOUT_S = 30.0
 _POLL_S = 0.02
 
 
-def pull(what: str, domain: libvirt.virDomain, *, timeout_s: float) -> None:
+def pull(what: str, connection: libvirt.virConnect, domain: libvirt.virDomain, *, timeout_s: float) -> None:
     """Returns when the disk has nothing elsewhere any more; raises Unsupported and Failed (hypervisor)."""
-    ask(what, _CALL_TIMEOUT_S, lambda: domain.blockPull(DISK_TARGET, 0, 0))
+    ask_vmm(what, _CALL_TIMEOUT_S, connection, lambda: domain.blockPull(DISK_TARGET, 0, 0))
     deadline_s = time.monotonic() + timeout_s
-    while ask(what, _CALL_TIMEOUT_S, lambda: domain.blockJobInfo(DISK_TARGET, 0)):
+    while ask_vmm(what, _CALL_TIMEOUT_S, connection, lambda: domain.blockJobInfo(DISK_TARGET, 0)):
         if time.monotonic() > deadline_s:
             ask(what, _CALL_TIMEOUT_S, lambda: domain.blockJobAbort(DISK_TARGET, 0))
             raise Failed("hypervisor", f"{what}: not done within {timeout_s:g} s")

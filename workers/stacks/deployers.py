@@ -1,6 +1,7 @@
-"""A build's deployer by its name, and what the deployed stack answers scenarios with: hosts and an object store."""
+"""A build's deployer by its name, and what the deployed stack answers scenarios with: hosts, store, own tests."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from scenarios.contract import Host, ObjectStore, Unsupported
@@ -12,7 +13,8 @@ from workers.hypervisors.nova_images import Images
 from workers.objectstores.payload import Payload
 from workers.objectstores.swift import SwiftStore, Visitor
 from workers.places import Hold
-from workers.stacks import external, openstack, swift
+from workers.stacks import external, openstack, openstack_tests, swift
+from workers.stacks.suites import SandboxedSuite
 
 Deployment = swift.Deployment | openstack.Deployment | external.Deployment
 
@@ -30,12 +32,15 @@ def deploy(build: Build, hypervisors: Hold, *, lease: str, run_dir: Path, home: 
     if is_external:
         raise Unsupported("an external stack is a cloud that is there already, which this cluster is not")
     if build.recipe.stack.deployer == "openstack":
-        if build.emulator is not None:
-            raise Unsupported("nova starts the QEMU that its hosts have, not one that the session deploys")
+        if build.hypervisor:
+            told = (
+                "nova starts guests on the QEMU and libvirt that its hosts have, not on ones that the session deploys"
+            )
+            raise Unsupported(told)
         cluster, observer = hypervisors.cluster, hypervisors.observer
         return openstack.deploy(build, cluster, observer, lease=lease, run_dir=run_dir, home=home)
-    storage, software = hypervisors.cluster.storage, home / "cache" / "software"
-    return swift.deploy(build, storage, lease=lease, run_dir=run_dir, software=software, s3=s3)
+    cluster, software = hypervisors.cluster, home / "cache" / "software"
+    return swift.deploy(build, cluster, lease=lease, run_dir=run_dir, software=software, s3=s3)
 
 
 def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path, home: Path) -> Sequence[Host]:
@@ -43,7 +48,7 @@ def hosts_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir
     guest = build.recipe.guest
     if isinstance(hypervisors, CloudCluster):
         return hypervisors.hosts(guest)
-    hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator)
+    hosts = hypervisors.hosts(guest, build.recipe.disk, build.emulator, build.daemon)
     if not isinstance(deployment, openstack.Deployment):
         return hosts
     cloud = nova.Cloud(deployment.client, Images(hypervisors, deployment.client, home, run_dir / "images", guest))
@@ -59,3 +64,18 @@ def store_of(deployment: Deployment, observer: AgentLink, payload: Payload) -> O
     client = deployment.client
     account = client.endpoint("object-store").rpartition("/")[2]
     return SwiftStore(deployment.store, observer, payload, Visitor(account, client.token()))
+
+
+def suite_of(deployment: Deployment, build: Build, hypervisors: Hold, *, run_dir: Path) -> SandboxedSuite | None:
+    """The stack's own tests, where its recipe names some. `run_dir` is a new folder of the session."""
+    if build.tests is None or isinstance(deployment, external.Deployment):
+        return None
+    cluster, session = hypervisors.cluster, hypervisors.session
+    surroundings = (
+        deployment.for_tests
+        if isinstance(deployment, swift.Deployment)
+        else partial(
+            openstack_tests.surroundings, deployment.control, deployment.client, cluster, session, run_dir / "images"
+        )
+    )
+    return SandboxedSuite(build, cluster.storage.network_namespace, surroundings, session, run_dir / "suite")

@@ -29,8 +29,8 @@ from workers.stacks import openstack_state, swift
 from workers.stacks.openstack_client import Client, Login
 from workers.stacks.services import JOB, PYTHON, SUPERVISOR, Service, Services
 
-STATE_TIMEOUT_S = 300.0
-READY_TIMEOUT_S = 180.0
+STATE_TIMEOUT_S = 900.0  # once for each build; a quiet machine needs 15 s, one with a load of 15 ten times that
+READY_TIMEOUT_S = 300.0
 _POLL_S = 0.5
 _STATE_MIB = 1024
 _STATE_BYTES = 256 << 20
@@ -162,7 +162,7 @@ def deploy(
         # the store needs nobody to start: meanwhile the others do
         software, identity = home / "cache" / "software", conf.store_identity(control)
         deployment.store = swift.deploy(
-            build, cluster.storage, lease=lease, run_dir=run_dir / "store", software=software, identity=identity
+            build, cluster, lease=lease, run_dir=run_dir / "store", software=software, identity=identity
         )
         for part in deployment.services.values():
             part.wait_ready()
@@ -211,7 +211,7 @@ def _state(site: _Site) -> Path:
     never looked into out here.
     """
     parts = {
-        "code": _makes_state(site.build),
+        "code": what_makes_state(site.build),
         "job": _state_job(conf.Control(site.cluster.storage.address, conf.Secrets("", "", ""))),
         "program": (_HERE / "openstack_state.py").read_text(),
         "services": (site.services.parents[1] / "packages.txt").read_text(),
@@ -221,12 +221,19 @@ def _state(site: _Site) -> Path:
     )
 
 
-def _makes_state(build: Build) -> dict[str, object]:
-    """What databases depend on: of Nova, whose check-ins are many, its schemas and the program that makes them."""
-    whole = {name: digest_of_tree(folder) for name, folder in build.code.items() if name != "nova"}
-    nova = [digest_of_tree(build.code["nova"] / "nova" / part) for part in ("db", "cmd")]
+def what_makes_state(build: Build) -> dict[str, object]:
+    """What databases depend on: of Nova, whose check-ins are many, its schemas and the program that makes them.
+
+    What is compiled of it says where and when that was done, and differs for each build.
+    """
+    whole = {name: _sources(folder) for name, folder in build.code.items() if name != "nova"}
+    nova = [_sources(build.code["nova"] / "nova" / part) for part in ("db", "cmd")]
     libraries = [line for line in build.resolved.lock.splitlines() if not line.startswith("nova==")]
     return {**whole, "nova": nova, "libraries": libraries}
+
+
+def _sources(folder: Path) -> str:
+    return digest_of_tree(folder, without="__pycache__")[0]
 
 
 def _make_state(site: _Site, folder: Path) -> None:

@@ -7,10 +7,11 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from scenarios.contract import Failed, ScenarioError
+from scenarios.contract import Failed, Refused, ScenarioError
 from workers.agent import AgentLink
 
 _CALL_TIMEOUT_S = 60.0
@@ -148,6 +149,8 @@ class Client:
 
     def refusal(self, kind: str, status: int, what: str) -> ScenarioError:
         """What an answer with an error's status is."""
+        if status == HTTPStatus.CONFLICT:
+            return Refused("stack", f"component '{_COMPONENTS[kind]}': {what}")
         return self.failure(kind, what)
 
     def _ask(

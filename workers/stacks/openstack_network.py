@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+NETWORK_NAME = "guests"
 NETWORK_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "network"))
 SUBNET_ID = str(uuid.uuid5(uuid.NAMESPACE_DNS, "subnet"))
 _EMPTY = ("floatingips", "routers", "agents", "security_groups", "segments", "trunks", "qos_policies")
@@ -31,8 +32,8 @@ class Network:
         common = {"tenant_id": "", "project_id": "", "shared": True}
         self.networks = {
             NETWORK_ID: {
-                **common, "id": NETWORK_ID, "name": "guests", "subnets": [SUBNET_ID], "mtu": 1500, "status": "ACTIVE",
-                "admin_state_up": True, "router:external": False, "port_security_enabled": False,
+                **common, "id": NETWORK_ID, "name": NETWORK_NAME, "subnets": [SUBNET_ID], "mtu": 1500,
+                "status": "ACTIVE", "admin_state_up": True, "router:external": False, "port_security_enabled": False,
                 "provider:physical_network": None, "provider:network_type": None, "provider:segmentation_id": None,
             }
         }  # fmt: skip
@@ -149,7 +150,14 @@ def _fits(thing: dict[str, Any], query: list[tuple[str, str]]) -> bool:
     wanted: dict[str, set[str]] = {}
     for key, value in query:
         wanted.setdefault(key, set()).add(value)
-    return all(str(thing[key]) in values for key, values in wanted.items() if isinstance(thing.get(key), str))
+    return all(values & has for key, values in wanted.items() if (has := _values(thing.get(key))))
+
+
+def _values(value: object) -> set[str]:
+    """As a query names them: of an address each part, `ip_address=10.0.0.1`; nothing where that cannot be asked for."""
+    if isinstance(value, list):
+        return {f"{name}={part}" for one in value if isinstance(one, dict) for name, part in one.items()}
+    return {value} if isinstance(value, str) else set()
 
 
 def main(address: str, port: str, bridge: str, cidr: str, first: str, last: str) -> None:

@@ -45,6 +45,7 @@ class Place:
     address: str
     password: str
     s3: bool = False
+    storage_address: str = "127.0.0.1"  # of the account, container and object servers
     identity: Identity | None = None
 
 
@@ -55,7 +56,9 @@ def configuration(settings: SwiftSettings, place: Place) -> dict[str, str]:
         "container": settings.container,
         "object": settings.object,
     }
-    texts = {f"{SWIFT_DIR}/{kind}-server.conf": _storage_server(kind, settings, own) for kind, own in servers.items()}
+    texts = {
+        f"{SWIFT_DIR}/{kind}-server.conf": _storage_server(kind, settings, place, own) for kind, own in servers.items()
+    }
     texts[f"{SWIFT_DIR}/proxy-server.conf"] = _proxy_server(settings, place)
     if place.s3:
         texts[f"{SWIFT_DIR}/s3-server.conf"] = _proxy_server(settings, place, s3=True)
@@ -84,12 +87,12 @@ def test_configuration(place: Place) -> str:
     )
 
 
-def _storage_server(kind: str, settings: SwiftSettings, own: Mapping[str, Setting]) -> str:
+def _storage_server(kind: str, settings: SwiftSettings, place: Place, own: Mapping[str, Setting]) -> str:
     return _sections(
         {
             "DEFAULT": {
                 **_common(settings),
-                "bind_ip": "127.0.0.1",
+                "bind_ip": place.storage_address,
                 "bind_port": PORTS[kind],
                 "devices": DEVICES,
                 "mount_check": True,

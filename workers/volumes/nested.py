@@ -10,6 +10,7 @@ from pathlib import Path
 from scenarios.contract import Failed, Unsupported
 from workers import loops
 from workers.operations import operation
+from workers.volumes.base import blamed
 
 _SIZE_MIB = 1024
 _TOOL_TIMEOUT_S = 60
@@ -45,4 +46,4 @@ def _run(*command: str) -> None:
     except subprocess.TimeoutExpired:
         raise Failed("donor", f"{command[0]} did not end within {_TOOL_TIMEOUT_S} s") from None
     if done.returncode:
-        raise Unsupported(f"{command[0]} refused: {' '.join(done.stderr.split())[-300:]}")
+        raise blamed(Unsupported(f"{command[0]} refused: {' '.join(done.stderr.split())[-300:]}"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scenarios.contract import Failed, Unsupported, WorkNotProven
 from workers.operations import operation
-from workers.volumes.base import STRIDE_BYTES, check_written, hand_over
+from workers.volumes.base import STRIDE_BYTES, blamed, check_written, hand_over
 
 FORMAT = "qcow2"
 _TOOL_TIMEOUT_S = 60
@@ -108,5 +108,5 @@ def tool(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise Failed("donor", f"{what} did not end within {_TOOL_TIMEOUT_S} s") from None
     if done.returncode:
-        raise Failed("hypervisor", f"{what} refused: {done.stderr.strip()[-300:]}")
+        raise blamed(Failed("hypervisor", f"{what} refused: {done.stderr.strip()[-300:]}"))
     return done.stdout

@@ -17,7 +17,7 @@ from pathlib import Path
 from scenarios.contract import Failed, Unsupported, WorkNotProven
 from workers import loops
 from workers.operations import operation
-from workers.volumes.base import Extent, bytes_in_common, extents_of
+from workers.volumes.base import Extent, blamed, bytes_in_common, extents_of
 
 _SECTOR_BYTES = 512
 _CHUNK_BYTES = 1 << 20
@@ -133,7 +133,7 @@ def _run(command: list[str], place: str) -> tuple[float, float]:
     except subprocess.TimeoutExpired:
         raise Failed("donor", f"{command[0]} did not end within {_TOOL_TIMEOUT_S} s") from None
     if done.returncode:
-        raise Unsupported(f"{' '.join(command)}: {' '.join(done.stderr.split())[-300:]}")
+        raise blamed(Unsupported(f"{' '.join(command)}: {' '.join(done.stderr.split())[-300:]}"))
     handle = os.open(place, os.O_RDWR | os.O_CLOEXEC)
     try:
         os.fsync(handle)
