@@ -80,6 +80,13 @@ install_packages() {
 	[ -z "$made_policy" ] || { rm -f /usr/sbin/policy-rc.d; trap - EXIT INT TERM; }
 }
 
+# The tests start it themselves, inside hosts: a machine that had none has none at its next start either
+install_sshd() {
+	[ -n "$(missing_packages openssh-server)" ] || return 0
+	install_packages openssh-server
+	DPKG_MAINTSCRIPT_PACKAGE=openssh-server deb-systemd-helper disable ssh.service >/dev/null
+}
+
 # unpack DIR APT_OPTIONS -- PACKAGES...: downloads with apt (signatures checked) and unpacks without installing
 unpack() {
 	target=$1; options=$2; shift 2
@@ -189,7 +196,7 @@ software=$FARM_HOME/cache/software
 exec 9>"$FARM_HOME/log/setup.lock"
 flock -w 900 9 || fail "another set-up holds $FARM_HOME/log/setup.lock for 15 minutes: end it, then run again"
 install_packages $SYSTEM_PACKAGES
-[ "${1:-}" != --tests ] || install_packages $TEST_PACKAGES
+[ "${1:-}" != --tests ] || { install_packages $TEST_PACKAGES; install_sshd; }
 unpack_memcached
 unpack_backports
 unpack_guest_kernel

@@ -41,8 +41,11 @@ class Daemons:
     ) -> Sequence[HostLink]:
         """Start one on every host; returns what a session holds of the hosts, through these.
 
-        Raises Failed: stack for one that does not answer, or is not the version that was deployed.
+        Raises Failed: stack for one that does not answer, or is not the version that was deployed; Unsupported, before
+        anything is started, for hosts that are not ours.
         """
+        for link in links:
+            link.host.uri_of(name)
         with contextlib.ExitStack() as exits:
             for link in links:
                 exits.callback(_end, link, name)
