@@ -88,7 +88,7 @@ class AgentLink:
         self._last_words: collections.deque[str] = collections.deque(maxlen=5)
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"{name}: {target.__name__}")
-            for target in (self._write_requests, self._read_replies, self._read_last_words)
+            for target in (self._read_last_words, self._write_requests, self._read_replies)
         ]
         for thread in self._threads:
             thread.start()
@@ -200,7 +200,7 @@ class AgentLink:
                     answer = self._waiting.pop(number, None)
                 if answer is not None:
                     answer.set_result(reply)
-        self._threads[-1].join(_LAST_WORDS_S)  # why it ended comes another way, and may come later
+        self._threads[0].join(_LAST_WORDS_S)  # why it ended comes another way, and may come later
         with self._lock:
             self._dead = True
             orphaned, self._waiting = self._waiting, {}

@@ -21,7 +21,7 @@ from workers.hosts.base import Cloud, ClusterHosts, Host
 from workers.marks import guest_prefix, known_sessions, live_sessions, take_lock
 from workers.stacks.cloud_things import CloudClient, clear
 
-_LIBVIRT_TIMEOUT_S = 10.0
+_LIBVIRT_TIMEOUT_S, _LOGIN_S = 10.0, 40.0
 _CLEAR_TIMEOUT_S = 60.0
 _GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
 _DAEMONS = "/run/libvirt"  # a libvirtd that a session deploys has a folder there
