@@ -89,7 +89,7 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     prefixes = tuple(guest_prefix(session) for session in sessions)
     try:
         found = within(
-            _LIBVIRT_TIMEOUT_S,
+            _LIBVIRT_TIMEOUT_S + (_LOGIN_S if host.nearby is None else 0.0),
             f"libvirtd of host {host.name}",
             lambda: guests.remove(host.uri, lambda name: name.startswith(prefixes)),
         )
