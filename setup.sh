@@ -161,14 +161,28 @@ unpack_guest_kernel() {
 	unpack "$software/guest-kernel" "" "$kernel"
 }
 
+# Every ten seconds how far pip is, for as long as this script runs
+tell_progress_of_pip() {
+	exec 9>&-  # the lock is not the teller's
+	all=$(grep -c '^[a-z].*==' requirements.lock); began_s=$(date +%s)
+	while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+		what="package $(grep -c '^Collecting' "$FARM_HOME/log/pip.log" || :) of $all"
+		! grep -q '^Installing collected' "$FARM_HOME/log/pip.log" || what="unpacking $all packages"
+		say "$what, $(($(date +%s) - began_s)) s so far"
+	done
+}
+
 python_environment() {
 	key=$(sha256sum requirements.lock | cut -c1-16)
 	[ "$(cat "$FARM_HOME/venv/lock-digest" 2>/dev/null)" = "$key" ] && return
 	say "installing Python packages (pinned by digest)"
 	rm -rf "$FARM_HOME/venv"; $PYTHON -m venv "$FARM_HOME/venv"
-	"$FARM_HOME/venv/bin/python" -m pip -q install --require-hashes -r requirements.lock \
-		>"$FARM_HOME/log/pip.log" 2>&1 ||
-		fail "pip could not install requirements.lock: see $FARM_HOME/log/pip.log, then run again"
+	: >"$FARM_HOME/log/pip.log"
+	tell_progress_of_pip & teller=$!
+	"$FARM_HOME/venv/bin/python" -m pip install --progress-bar off --require-hashes -r requirements.lock \
+		>>"$FARM_HOME/log/pip.log" 2>&1 || pip_failed=1
+	kill "$teller" 2>/dev/null || :
+	[ -z "${pip_failed:-}" ] || fail "pip could not install requirements.lock: see $FARM_HOME/log/pip.log, then run again"
 	# the four packages are imported from this checkout
 	echo "$PWD" >"$FARM_HOME/venv/lib/python3.11/site-packages/farm-checkout.pth"
 	printf '#!/bin/sh\nexec "%s" -m farm.cli "$@"\n' "$FARM_HOME/venv/bin/python" >"$FARM_HOME/venv/bin/farm"

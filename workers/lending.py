@@ -7,7 +7,7 @@ from typing import Any
 
 import libvirt
 
-from scenarios.contract import Failed, ScenarioError, Unsupported
+from scenarios.contract import Failed, ScenarioError
 from scenarios.crossing import PlannedLent
 from workers.agent import AgentLink
 from workers.clocks import SURE_BOUNDS
@@ -145,39 +145,42 @@ def _room(look: Mapping[str, Any], lent: PlannedLent) -> Answer:
 
 def _hypervisor(host: SshHost, look: Mapping[str, Any], ours: tuple[str, ...]) -> list[Answer]:
     try:
-        told, foreign, pools = _libvirt(host, ours)
+        found = ask(f"libvirt of {host.name}", _LIBVIRT_TIMEOUT_S, lambda: _libvirt(host.uri))
     except ScenarioError as error:
-        told = str(error)
-        return [Answer("libvirt", False, told, f"the account must be in the group libvirt: {_HOW_TO}")]
-    emulator = Answer("emulator", look["emulator"], host.emulator, "install qemu-system-x86")
-    others = [*foreign, *(name for name in look["guests"] if not name.startswith(ours) and name not in foreign)]
+        return [Answer("libvirt", False, str(error), f"the account must be in the group libvirt: {_HOW_TO}")]
+    foreign = [name for name in sorted({*found.guests, *look["guests"]}) if not name.startswith(ours)]
+    kvm = f"libvirt lists {'kvm' if found.lists_kvm else 'no kvm'}, driver {host.accelerator} is asked for"
+    remedy = "load the module kvm_intel or kvm_amd, or say driver = 'qemu'"
     return [
-        Answer("libvirt", True, told),
-        emulator,
-        Answer("foreign guests", True, f"{', '.join(others) or 'none'}: they stay as they are"),
-        Answer("pools", True, f"{', '.join(pools) or 'none'}: none is used"),
+        Answer("libvirt", True, found.versions),
+        Answer("kvm", found.lists_kvm or host.accelerator != "kvm", kvm, remedy),
+        Answer("emulator", look["emulator"], host.emulator, "install qemu-system-x86"),
+        Answer("foreign guests", True, f"{', '.join(foreign) or 'none'}: they stay as they are"),
+        Answer("pools", True, f"{', '.join(found.pools) or 'none'}: none is used"),
     ]
 
 
-def _libvirt(host: SshHost, ours: tuple[str, ...]) -> tuple[str, list[str], list[str]]:
-    """What it is, its running guests that are not ours, and its pools."""
+@dataclass(frozen=True)
+class _Libvirt:
+    versions: str
+    lists_kvm: bool
+    guests: Sequence[str]
+    pools: Sequence[str]
 
-    def read() -> tuple[str, list[str], list[str]]:
-        connection = libvirt.open(host.uri)
-        try:
-            names = [domain.name() for domain in connection.listAllDomains()]
-            pools = _pools(connection)
-            lists_kvm = "<domain type='kvm'" in connection.getCapabilities()
-            versions = (connection.getLibVersion(), connection.getVersion())
-        finally:
-            connection.close()
-        libvirt_version, qemu_version = (".".join(map(str, _parts(number))) for number in versions)
-        if host.accelerator == "kvm" and not lists_kvm:
-            raise Unsupported(f"libvirt {libvirt_version} lists no kvm: is /dev/kvm there, and the module loaded?")
-        told = f"libvirt {libvirt_version}, QEMU {qemu_version}, {'lists kvm' if lists_kvm else 'lists no kvm'}"
-        return told, [name for name in names if not name.startswith(ours)], pools
 
-    return ask(f"libvirt of {host.name}", _LIBVIRT_TIMEOUT_S, read)
+def _libvirt(uri: str) -> _Libvirt:
+    connection = libvirt.open(uri)
+    try:
+        numbers = connection.getLibVersion(), connection.getVersion()
+        libvirt_version, qemu_version = (".".join(map(str, _parts(number))) for number in numbers)
+        return _Libvirt(
+            f"libvirt {libvirt_version}, QEMU {qemu_version}",
+            "<domain type='kvm'" in connection.getCapabilities(),
+            [domain.name() for domain in connection.listAllDomains()],
+            _pools(connection),
+        )
+    finally:
+        connection.close()
 
 
 def _pools(connection: libvirt.virConnect) -> list[str]:

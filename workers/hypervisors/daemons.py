@@ -86,6 +86,7 @@ def _connected(link: HostLink, name: str, wanted: Libvirt) -> HostLink:
             time.sleep(_POLL_S)
     is_told = ask(f"version of libvirtd on {link.name}", _CALL_TIMEOUT_S, connection.getLibVersion)
     if is_told != wanted.version:
+        connection.close()
         said = f"its libvirtd on {link.name} says that it is {libvirts.told(is_told)}"
         raise Failed("stack", f"component {DAEMON}: {wanted.pin}: {said}")
     runs = ask(f"listen to libvirt of {link.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))

@@ -29,9 +29,9 @@ class Twenty:
     lent: SshHosts
     planned: tuple[PlannedHost, ...]
 
-    def inventory(self, file: Path, **lent: object) -> Path:
+    def inventory(self, file: Path, driver: str = "qemu", **lent: object) -> Path:
         values = {name: getattr(replace(LENT, **lent), name) for name in LENT.__dataclass_fields__}  # type: ignore[arg-type]
-        lines = ['name = "twenty"', 'description = "x"', 'driver = "qemu"', "publish = false"]
+        lines = ['name = "twenty"', 'description = "x"', f'driver = "{driver}"', "publish = false"]
         donor = {
             "name": "Elm",
             "logo": "elm.svg",
@@ -112,7 +112,7 @@ def test_three_of_twenty_are_named_with_what_to_do_and_nothing_is_changed(twenty
 def test_what_is_not_there_is_told_in_words(twenty: Twenty, tmp_path: Path) -> None:
     only = replace(twenty.planned[0], address="10.77.0.99"), twenty.planned[1]
     file = Twenty(twenty.lent, only).inventory(
-        tmp_path / "elsewhere.toml", bridge="br7", folder="/srv/nothing", memory_mib=10**7, most_load=1e-9
+        tmp_path / "elsewhere.toml", "kvm", bridge="br7", folder="/srv/nothing", memory_mib=10**7, most_load=1e-9
     )
     status, told = twenty.check(file)
     assert status == 1, told
@@ -120,6 +120,7 @@ def test_what_is_not_there_is_told_in_words(twenty: Twenty, tmp_path: Path) -> N
     assert told.count("there is no bridge br7") == 2
     assert told.count("there is no /srv/nothing/work, /srv/nothing/shared, /srv/nothing/console") == 2
     assert told.count("at most 0% is stated") == 2
+    assert told.count("libvirt lists no kvm, driver kvm is asked for") == 2
     assert "10000000 and 2048 are lent" in told
     assert "0 of 2 hosts are in order" in told
 

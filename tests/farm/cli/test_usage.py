@@ -134,6 +134,10 @@ def test_a_taken_port_is_named_with_its_setting(
         (("results", "--scenario", "bot"), "scenario 'bot' does not exist (did you mean 'boot'? there are: boot, "),
         (("results", "--metric", "answer"), "there is no metric 'answer': did you mean 'answer_ms'"),
         (("results", "--scenario", "boot", "--metric", "goodput_mib_s"), "'boot' has no metric 'goodput_mib_s'"),
+        (
+            ("results", "--repository", "exmaple"),
+            "no repository 'exmaple' (did you mean 'example'? there are: example)",
+        ),
         (("results", "--session", "abc"), "'abc' is no session"),
         (("session", "list", "--state", "lost"), "no state 'lost' (there are: queued, reserved, running, "),
         (("session", "list", "--cluster", "oak"), "no cluster 'oak'"),
