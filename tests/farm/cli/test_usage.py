@@ -157,7 +157,7 @@ def test_commands_that_cannot_be_carried_out_say_why(
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "session", "results", "compare", "regressions", "stack", "publish"]
+    "command", ["up", "down", "status", "session", "results", "compare", "regressions", "cluster", "stack", "publish"]
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -177,3 +177,8 @@ def test_what_does_not_analyse_loads_nothing_that_does(command: str) -> None:
     loaded = {name.partition(".")[0] for name in told.stderr.split()}
     assert "farm" in loaded
     assert not loaded & {"alembic", "buildbot", "jinja2", "matplotlib", "numpy", "pandas", "scipy", "twisted"}
+
+
+def test_hosts_that_the_farm_makes_itself_need_no_look_beforehand(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refusal(capsys, "cluster", "check", str(CHECKOUT / "inventory" / "acorn.toml"))
+    assert "only machines through ssh can be looked at beforehand" in told
