@@ -80,6 +80,13 @@ install_packages() {
 	[ -z "$made_policy" ] || { rm -f /usr/sbin/policy-rc.d; trap - EXIT INT TERM; }
 }
 
+# The tests start it themselves, inside hosts: a machine that had none has none at its next start either
+install_sshd() {
+	[ -n "$(missing_packages openssh-server)" ] || return 0
+	install_packages openssh-server
+	DPKG_MAINTSCRIPT_PACKAGE=openssh-server deb-systemd-helper disable ssh.service >/dev/null
+}
+
 # unpack DIR APT_OPTIONS -- PACKAGES...: downloads with apt (signatures checked) and unpacks without installing
 unpack() {
 	target=$1; options=$2; shift 2
@@ -154,14 +161,28 @@ unpack_guest_kernel() {
 	unpack "$software/guest-kernel" "" "$kernel"
 }
 
+# Every ten seconds how far pip is, for as long as this script runs
+tell_progress_of_pip() {
+	exec 9>&-  # the lock is not the teller's
+	all=$(grep -c '^[a-z].*==' requirements.lock); began_s=$(date +%s)
+	while sleep 10 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+		what="package $(grep -c '^Collecting' "$FARM_HOME/log/pip.log" || :) of $all"
+		! grep -q '^Installing collected' "$FARM_HOME/log/pip.log" || what="unpacking $all packages"
+		say "$what, $(($(date +%s) - began_s)) s so far"
+	done
+}
+
 python_environment() {
 	key=$(sha256sum requirements.lock | cut -c1-16)
 	[ "$(cat "$FARM_HOME/venv/lock-digest" 2>/dev/null)" = "$key" ] && return
 	say "installing Python packages (pinned by digest)"
 	rm -rf "$FARM_HOME/venv"; $PYTHON -m venv "$FARM_HOME/venv"
-	"$FARM_HOME/venv/bin/python" -m pip -q install --require-hashes -r requirements.lock \
-		>"$FARM_HOME/log/pip.log" 2>&1 ||
-		fail "pip could not install requirements.lock: see $FARM_HOME/log/pip.log, then run again"
+	: >"$FARM_HOME/log/pip.log"
+	tell_progress_of_pip & teller=$!
+	"$FARM_HOME/venv/bin/python" -m pip install --progress-bar off --require-hashes -r requirements.lock \
+		>>"$FARM_HOME/log/pip.log" 2>&1 || pip_failed=1
+	kill "$teller" 2>/dev/null || :
+	[ -z "${pip_failed:-}" ] || fail "pip could not install requirements.lock: see $FARM_HOME/log/pip.log, then run again"
 	# the four packages are imported from this checkout
 	echo "$PWD" >"$FARM_HOME/venv/lib/python3.11/site-packages/farm-checkout.pth"
 	printf '#!/bin/sh\nexec "%s" -m farm.cli "$@"\n' "$FARM_HOME/venv/bin/python" >"$FARM_HOME/venv/bin/farm"
@@ -175,7 +196,7 @@ software=$FARM_HOME/cache/software
 exec 9>"$FARM_HOME/log/setup.lock"
 flock -w 900 9 || fail "another set-up holds $FARM_HOME/log/setup.lock for 15 minutes: end it, then run again"
 install_packages $SYSTEM_PACKAGES
-[ "${1:-}" != --tests ] || install_packages $TEST_PACKAGES
+[ "${1:-}" != --tests ] || { install_packages $TEST_PACKAGES; install_sshd; }
 unpack_memcached
 unpack_backports
 unpack_guest_kernel

@@ -53,13 +53,17 @@ class RepositoryUnusable(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """One step of the first-parent history, or a commit that a merge brought: `inside` are those, newest first."""
+    """One step of the first-parent history, or a commit that a merge brought.
+
+    `brought` says how many commits came with a merge; `inside` are those, newest first, or none of too many.
+    """
 
     commit: str
     parents: tuple[str, ...]
     subject_line: str
     author: str
     committed_at: datetime.datetime
+    brought: int = 0
     inside: tuple["Commit", ...] = ()
 
     @property
@@ -112,16 +116,16 @@ def fetch_new(
         # a force push must not make a check-in that waits to be measured go away
         kept = "".join(f"update refs/check-ins/{one.commit} {one.commit}\n" for one in commits)
         git.run("update-ref", "--stdin", stdin=kept)
-        return [replace(one, inside=_brought_by(git, one)) for one in commits]
+        return [_with_what_it_brought(git, one) for one in commits]
 
 
-def _brought_by(git: "_Git", merge: Commit) -> tuple[Commit, ...]:
-    """The commits that came with a merge; none where there are too many to enter it."""
-    if len(merge.parents) < 2:
-        return ()
-    first, *others = merge.parents
-    found = git.log("--topo-order", f"--max-count={MOST_INSIDE + 1}", *others, f"^{first}")
-    return tuple(found) if len(found) <= MOST_INSIDE else ()
+def _with_what_it_brought(git: "_Git", commit: Commit) -> Commit:
+    if len(commit.parents) < 2:
+        return commit
+    first, *others = commit.parents
+    brought = int(git.run("rev-list", "--count", *others, f"^{first}"))
+    inside = git.log("--topo-order", *others, f"^{first}") if brought <= MOST_INSIDE else []
+    return replace(commit, brought=brought, inside=tuple(inside))
 
 
 def resolve_commit(mirrors: Path, repository: RepositorySettings, name: str) -> str:
@@ -185,6 +189,7 @@ def _row(
         author=commit.author[:200],
         committed_at=commit.committed_at,
         seen_at=now,
+        brought=commit.brought,
         **owner.columns,
     )
 

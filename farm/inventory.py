@@ -1,20 +1,32 @@
 """The clusters that donors lend: `inventory/<cluster>.toml`, one file each, strictly read."""
 
 import datetime
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost
+from scenarios.crossing import (
+    PlannedCloud,
+    PlannedCluster,
+    PlannedGuest,
+    PlannedHost,
+    PlannedLent,
+    is_address_of,
+    ssh_target,
+)
 from scenarios.strict import BadData, read_toml
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 _LENT = (
-    "what can be lent today: hosts of this machine (uri = 'local:debian12' or 'local:backports', driver 'qemu') "
-    "or an OpenStack through its APIs ('nova' or 'nova:COMPUTE', driver 'openstack'); not yet machines through ssh"
+    "what can be lent today: hosts of this machine (uri = 'local:debian12' or 'local:backports', driver 'qemu'), "
+    "machines through ssh ('ssh://USER@MACHINE:PORT', driver 'kvm', or 'qemu' to emulate) "
+    "or an OpenStack through its APIs ('nova' or 'nova:COMPUTE', driver 'openstack')"
 )
-_URIS = {"qemu": r"local:(debian12|backports)", "openstack": r"nova(:[!-~]+)?"}  # what workers have
+# what workers have
+_URIS = {"qemu": r"local:(debian12|backports)|ssh://.*", "kvm": r"ssh://.*", "openstack": r"nova(:[!-~]+)?"}
+_HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]{40,}={0,2}")
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,15 @@ class Donor:
 class InventoryHost:
     """`uri` says how the host is reached: `local:debian12` or `local:backports` is a host made on this machine.
 
+    A machine of its own is `ssh://USER@MACHINE:PORT`; it has an `address` on the test network and a public `host_key`.
     Of a cloud that is there already it is `nova:<compute>`, or `nova` for wherever the cloud puts guests.
     """
 
     name: str
     uri: str
     zone: str
+    address: str = ""
+    host_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Cluster:
     name: str
     description: str
     donor: Donor
-    driver: Literal["qemu", "openstack"]
+    driver: Literal["qemu", "kvm", "openstack"]
     host: tuple[InventoryHost, ...]
     signing_key: tuple[SigningKey, ...]
     publish: bool
@@ -84,6 +99,7 @@ class Cluster:
     fidelity: Literal["hardware"] | None = None
     guest: PlannedGuest | None = None
     cloud: PlannedCloud | None = None
+    lent: PlannedLent | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -101,6 +117,11 @@ class Cluster:
                 raise ValueError(
                     f"host {host.name!r}: uri = {host.uri!r} is not one of driver {self.driver!r}; {_LENT}"
                 )
+        by_ssh = [host for host in self.host if host.uri.startswith("ssh:")]
+        if bool(by_ssh) != (self.lent is not None) or by_ssh and len(by_ssh) < len(self.host):
+            raise ValueError("hosts through ssh need a [lent] that says what they lend, and are not mixed with others")
+        if self.lent is not None:
+            _require_reachable(self.host, self.lent)
 
     @property
     def resources(self) -> tuple[str, ...]:
@@ -115,13 +136,35 @@ class Cluster:
         return PlannedCluster(
             name=self.name,
             driver=self.driver,
-            hosts=tuple(PlannedHost(host.name, host.uri, host.zone) for host in self.host),
+            hosts=tuple(PlannedHost(host.name, host.uri, host.zone, host.address, host.host_key) for host in self.host),
             storage_disks=self.storage.disks,
             storage_disk_mib=self.storage.disk_mib,
             fidelity=self.fidelity,
             guest=self.guest,
             cloud=self.cloud,
+            lent=self.lent,
         )
+
+
+def _require_reachable(hosts: tuple[InventoryHost, ...], lent: PlannedLent) -> None:
+    """Raises ValueError for a host that ssh could not be told of, or that has no place of its own in the network."""
+    taken = {lent.observer, lent.storage, *lent.guest_addresses}
+    for host in hosts:
+        if not _NAME.fullmatch(host.name):
+            raise ValueError(f"host {host.name!r}: its name must be lower-case letters, digits and '-'")
+        if ssh_target(host.uri) is None:  # which is not quoted: there may be a password in it
+            raise ValueError(f"host {host.name!r}: uri must be ssh://USER@MACHINE or ssh://USER@MACHINE:PORT, no more")
+        if not _HOST_KEY.fullmatch(host.host_key):
+            raise ValueError(
+                f"host {host.name!r}: host_key must be the machine's public key, kind and key alone: the first two "
+                "words of its /etc/ssh/ssh_host_ed25519_key.pub"
+            )
+        if not is_address_of(ipaddress.IPv4Network(lent.network), host.address) or host.address in taken:
+            raise ValueError(
+                f"host {host.name!r}: address = {host.address!r} must be in lent.network = {lent.network}, "
+                "and nobody else's"
+            )
+        taken.add(host.address)
 
 
 def load_inventory(folder: Path, names: tuple[str, ...] = ()) -> dict[str, Cluster]:

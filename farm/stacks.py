@@ -7,7 +7,7 @@ from pathlib import Path
 
 from farm.names import there_are
 from scenarios.crossing import to_data
-from scenarios.recipe import Component, Recipe, Source
+from scenarios.recipe import Component, Recipe, Source, kinds_of_source
 from scenarios.strict import BadData, read_toml
 
 FOLDER = Path(__file__).resolve().parent.parent / "stacks"
@@ -33,11 +33,13 @@ def load(name: str) -> tuple[Recipe, str | None]:
 
 
 def check(name: str, component: str) -> None:
-    """Raises BadData unless the stack has this component."""
+    """Raises BadData unless the stack has this component, and it can be of a repository."""
     recipe, _ = load(name)
     there = [one.name for one in recipe.component]
     if component not in there:
         raise BadData(f"stack '{name}' has no component '{component}' {there_are(component, there)}")
+    if "git" not in (kinds := kinds_of_source(component)):
+        raise BadData(f"the component '{component}' is of no repository: it must have {' or '.join(map(repr, kinds))}")
 
 
 def at_commit(name: str, component: str, url: str, commit: str) -> tuple[dict[str, object], str | None]:

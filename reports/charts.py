@@ -7,10 +7,10 @@ afterwards, so one drawing serves the light and the dark page and print.
 import html
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from markupsafe import Markup
@@ -54,6 +54,16 @@ _MOST_LABELS = 16  # more would run into each other at this width
 _KEPT = 2048  # charts, some 15 KiB each: all of a farm that runs every sweep, else each edition draws all anew
 _TALLEST = 2.0  # of the highest figure: an interval of two blocks reaches far beyond, and would flatten all figures
 
+Tone = Literal["worse", "better", "plain", "not judged"]
+# how a ratio is drawn, and what the legend says of it: hollow is what nobody judged, in all charts
+_TONES: Mapping[Tone, tuple[str, str, str]] = {
+    "worse": (_WORSE, "^", "judged worse"),
+    "better": (_BETTER, "v", "judged better"),
+    "plain": (_MUTED, "o", "judged: no difference, or inconclusive"),
+    "not judged": (_MUTED, "o", "not judged"),
+}
+_LEGEND: dict[str, Any] = {"frameon": False, "handletextpad": 0.3, "labelcolor": _TEXT}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -77,21 +87,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
-    """One ratio with its interval. `tone` is "worse", "better" or "plain"; `judged` False is drawn hollow."""
+    """One ratio with its interval."""
 
     label: str
     ratio: float
     low: float | None
     high: float | None
-    tone: str
-    judged: bool
+    tone: Tone
 
 
 @lru_cache(maxsize=_KEPT)
 def series_chart(
     key: str, lines: tuple[Line, ...], labels: tuple[str, ...], unit: str, title: str, description: str
 ) -> Markup:
-    """A metric over check-ins, one line a cluster: dots are blocks, whiskers intervals, hollow ones void.
+    """A metric over check-ins, one line a cluster: dots are blocks, whiskers intervals, crosses void samples.
 
     `key` makes the chart's ids unique on its page.
     """
@@ -110,15 +119,10 @@ def series_chart(
     axes.set_ylim(*_range(drawn, *axes.get_ylim()))
     axes.set_ylabel(unit)
     axes.grid(visible=True, axis="y")
+    if any(point.void for line in drawn for point in line.points):
+        axes.plot([], [], "x", color=_MUTED, markersize=6, label="void sample, in no figure")
     if drawn:
-        axes.legend(
-            loc="lower center",
-            bbox_to_anchor=(0.5, 1.0),
-            ncols=len(drawn),
-            frameon=False,
-            handletextpad=0.3,
-            labelcolor=_TEXT,
-        )
+        axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(drawn) + 1, **_LEGEND)
     return _svg(figure, key, title, description)
 
 
@@ -133,10 +137,14 @@ def _range(lines: Sequence[Line], bottom: float, top: float) -> tuple[float, flo
 
 @lru_cache(maxsize=_KEPT)
 def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -> Markup:
-    """Ratios with their intervals on one logarithmic axis, 1 marked; the title is the axis' label too."""
-    figure, axes = _figure(
-        key, 0.75 + 0.31 * len(bars), left_in=0.2 + _CHARACTER_IN * max(len(bar.label) for bar in bars), top_in=0.05
-    )
+    """Ratios with their intervals on one logarithmic axis, 1 marked; the title is the axis' label too.
+
+    A legend tells the signs, unless no ratio is a verdict's.
+    """
+    tones = {bar.tone for bar in bars}
+    top_in = 0.05 if tones == {"plain"} else 0.35
+    left_in = 0.2 + _CHARACTER_IN * max(len(bar.label) for bar in bars)
+    figure, axes = _figure(key, 0.7 + top_in + 0.31 * len(bars), left_in=left_in, top_in=top_in)
     lowest = min([bar.low or bar.ratio for bar in bars] + [0.8])
     highest = max([bar.high or bar.ratio for bar in bars] + [1.25])
     lowest, highest = max(lowest, 1 / 50), min(highest, 50)
@@ -144,8 +152,11 @@ def ratio_chart(key: str, bars: tuple[Bar, ...], title: str, description: str) -
     axes.set_xlim(lowest / 1.08, highest * 1.08)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.axvline(1.0, color=_MUTED, linewidth=1.2)
-    for tone in ("worse", "better", "plain"):
+    for tone in _TONES:
         _draw_bars(axes, tone, [(place, bar) for place, bar in enumerate(bars) if bar.tone == tone])
+    if tones != {"plain"}:
+        # at the left edge, where a small screen begins
+        axes.legend(loc="upper left", bbox_to_anchor=(0, 1), bbox_transform=figure.transFigure, ncols=4, **_LEGEND)
     axes.yaxis.set_major_locator(FixedLocator(list(range(len(bars)))))
     axes.set_yticklabels([bar.label for bar in bars])
     axes.tick_params(axis="y", length=0, labelcolor=_TEXT)
@@ -179,9 +190,7 @@ def _draw_line(axes: Axes, line: Line, shift: float, colour: str, marker: str) -
     blocks = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.blocks]
     axes.plot([x for x, _ in blocks], [y for _, y in blocks], ".", color=colour, markersize=5, alpha=0.4)
     void = [(x, value) for x, point in zip(at, line.points, strict=True) for value in point.void]
-    axes.plot(
-        [x for x, _ in void], [y for _, y in void], marker, mfc="none", mec=colour, markersize=7, linestyle="none"
-    )
+    axes.plot([x for x, _ in void], [y for _, y in void], "x", color=colour, markersize=6)
     whiskers = [
         (x, point.low, point.high)
         for x, point in zip(at, line.points, strict=True)
@@ -201,23 +210,24 @@ def _draw_line(axes: Axes, line: Line, shift: float, colour: str, marker: str) -
     )
 
 
-def _draw_bars(axes: Axes, tone: str, placed: Sequence[tuple[int, Bar]]) -> None:
-    colour, marker = {"worse": (_WORSE, "^"), "better": (_BETTER, "v")}.get(tone, (_MUTED, "o"))
+def _draw_bars(axes: Axes, tone: Tone, placed: Sequence[tuple[int, Bar]]) -> None:
+    if not placed:
+        return
+    colour, marker, told = _TONES[tone]
     whiskers = [(place, bar.low, bar.high) for place, bar in placed if bar.low is not None and bar.high is not None]
     if whiskers:
         axes.hlines(*zip(*whiskers, strict=True), color=colour, linewidth=2.6)
-    for judged in (True, False):
-        mine = [(bar.ratio, place) for place, bar in placed if bar.judged is judged]
-        axes.plot(
-            [ratio for ratio, _ in mine],
-            [place for _, place in mine],
-            marker,
-            color=colour,
-            mfc=colour if judged else _PAGE,
-            markersize=8,
-            markeredgewidth=1.4,
-            linestyle="none",
-        )
+    axes.plot(
+        [bar.ratio for _, bar in placed],
+        [place for place, _ in placed],
+        marker,
+        color=colour,
+        mfc=_PAGE if tone == "not judged" else colour,
+        markersize=8,
+        markeredgewidth=1.4,
+        linestyle="none",
+        label=told,
+    )
 
 
 def _ratio_ticks(lowest: float, highest: float) -> Sequence[float]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from farm.results.tables import ComparisonRow
-from reports.charts import Bar
+from farm.verdicts import DECLARED_NOT_JUDGED
+from reports.charts import Bar, Tone
 from reports.metrics import MeasuredMetric, interval_text, ratio_text
 
 DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED = (
@@ -14,7 +15,6 @@ DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED = (
     "not judged",
 )
 VERDICTS = (DIFFERENT, NO_DIFFERENCE, INCONCLUSIVE, NOT_JUDGED)
-DECLARED_NOT_JUDGED = "declared not judged"  # in place of a verdict, where the scenario lets nobody be judged by it
 SIGNS = {"worse": "▲", "better": "▼", "plain": "•"}
 
 
@@ -73,7 +73,7 @@ class Judged:
         return count_text(self.n, self.row.replication)
 
     @property
-    def tone(self) -> str:
+    def tone(self) -> Tone:
         """ "worse" or "better" only where a difference was judged; whatever else is "plain"."""
         return self.metric.tone(self.ratio) if self.verdict == DIFFERENT else "plain"
 
@@ -117,7 +117,7 @@ class Judged:
     def bar(self, label: str) -> Bar | None:
         if self.ratio is None or self.ratio <= 0:
             return None
-        return Bar(label, self.ratio, self.low, self.high, self.tone, not self.provisional)
+        return Bar(label, self.ratio, self.low, self.high, "not judged" if self.provisional else self.tone)
 
 
 def verdict_counts(judged: Sequence[Judged]) -> str:

@@ -47,7 +47,7 @@ class KnownLimit:
     @property
     def bar(self) -> Bar:
         """The middle of all probes, as a share of the best, and how far they reach."""
-        return Bar(f"{self.name}, {self.place}", self._share(self.middle), self._share(self.worst), 1.0, "plain", True)
+        return Bar(f"{self.name}, {self.place}", self._share(self.middle), self._share(self.worst), 1.0, "plain")
 
     def _share(self, value: float) -> float:
         return value / self.best if self.kind.better == "higher" else self.best / value

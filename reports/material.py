@@ -15,7 +15,8 @@ from farm.inventory import Cluster
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.tables import Analysis, Bundle, CheckIn, ComparisonRow, Finding, OutcomeRow, ProbeRow, Session
-from reports.judged import DECLARED_NOT_JUDGED, Judged, count_text
+from farm.verdicts import DECLARED_NOT_JUDGED
+from reports.judged import Judged, count_text
 from reports.limits import KnownLimit, Reached, limits_of, reached_by, reasons_of
 from reports.metrics import MeasuredMetric
 from reports.noise import NoisePlace, noises
@@ -43,6 +44,7 @@ class CheckInView:
     subject: str
     author: str
     committed_at: datetime.datetime | None
+    brought: int = 0  # commits, by a merge
 
     @property
     def short(self) -> str:
@@ -155,6 +157,7 @@ class Material:
                 plain(row.subject_line),
                 plain(row.author),
                 row.committed_at,
+                row.brought or 0,
             )
             for row in sorted(self._check_in_rows, key=lambda row: (row.repository, -row.number))
         ]

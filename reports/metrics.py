@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
+from farm.verdicts import may_be_judged
 from scenarios.contract import Direction, Metric
 from scenarios.registry import SCENARIOS
 
@@ -45,13 +46,8 @@ class MeasuredMetric:
 
     @property
     def may_be_judged(self) -> bool:
-        """Whether its scenario lets anybody be judged by it; the rest is shown in tables, and in no overview.
-
-        A version that is gone is judged by the present declaration of the same name, so that is asked.
-        """
-        scenario = SCENARIOS.get(self.scenario)
-        metrics = scenario.metrics if scenario else ()
-        return all(metric.judged for metric in metrics if metric.name == self.metric)
+        """Whether its scenario lets anybody be judged by it; the rest is shown in tables, and in no overview."""
+        return may_be_judged(self.scenario, self.metric)
 
     @cached_property
     def asked(self) -> dict[str, str]:
@@ -112,7 +108,7 @@ class MeasuredMetric:
             return f"{times} {'slower' if ratio > 1 else 'faster'}"
         return f"{times} {'higher' if ratio > 1 else 'lower'}"
 
-    def tone(self, ratio: float | None) -> str:
+    def tone(self, ratio: float | None) -> Literal["worse", "better", "plain"]:
         """ "worse", "better" or "plain" (no change, or none known)."""
         if ratio is None or ratio == 1:
             return "plain"

@@ -26,9 +26,9 @@ from farm.inventory import Cluster
 from farm.results import queries
 from farm.results.signatures import allowed_signers
 from farm.settings import CHECKOUT, Settings
+from farm.verdicts import DECLARED_NOT_JUDGED
 from reports.branding import safe_link, safe_logo
 from reports.bundles import publish_bundle
-from reports.judged import DECLARED_NOT_JUDGED
 from reports.limits import percent_text
 from reports.material import ClusterView, Material
 from reports.metrics import number_text, ratio_text

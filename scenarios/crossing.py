@@ -19,6 +19,10 @@ from scenarios.probes import ProbeName
 SCHEMA = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_SSH_URI = re.compile(
+    r"ssh://(?P<user>[a-z_][a-z0-9_-]{0,31})@(?P<machine>[A-Za-z0-9][A-Za-z0-9.-]*)(:(?P<port>\d{1,5}))?"
+)
 
 Role = Literal["subject", "parent", "base", "canary", "window"]
 OutcomeName = Literal["measured", "unsupported", "not applicable", "failed"]
@@ -27,9 +31,13 @@ Fidelity = Literal["hardware", "emulated", "simulated", "contract"]
 
 @dataclass(frozen=True)
 class PlannedHost:
+    """`address` on the test network and the public `host_key` are those of a machine that is reached by ssh."""
+
     name: str
     uri: str
     zone: str
+    address: str = ""
+    host_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,76 @@ class PlannedCloud:
 
 
 @dataclass(frozen=True)
+class PlannedLent:
+    """What machines that are reached by ssh lend, each of them; and the network that they, guests and worker are in.
+
+    `bridge` is there by this name on every host, and on the worker's machine. `peers` is libvirt's URI of one host as
+    another's libvirtd reaches it; `%s` stands for its name.
+    """
+
+    folder: str  # holds `work` (a disk of its own), `shared` (the same on all hosts) and `console`
+    bridge: str
+    network: str  # "10.20.0.0/24"; addresses of it are:
+    observer: str
+    storage: str
+    first_guest: str
+    last_guest: str
+    peers: str
+    memory_mib: int  # for guests
+    disk_mib: int  # for what sessions make
+    most_load: float  # of all others, as a share of the host's processors, above which there is no session
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(/[\w.-]+)+", self.folder, re.ASCII):
+            raise ValueError("lent.folder must be a folder's whole path, of letters, digits, '.', '_' and '-'")
+        if not _INTERFACE.fullmatch(self.bridge):
+            raise ValueError(f"lent.bridge = {self.bridge!r} cannot be the name of a bridge")
+        if self.peers.count("%s") != 1 or self.peers.count("%") != 1 or not self.peers.isprintable():
+            raise ValueError("lent.peers must be a URI of libvirt with one %s for a host's name")
+        if self.memory_mib < 1 or self.disk_mib < 1 or not 0 < self.most_load <= 1:
+            raise ValueError("lent.memory_mib and lent.disk_mib must be at least 1, lent.most_load above 0, at most 1")
+        try:
+            network = ipaddress.IPv4Network(self.network)
+        except ValueError as error:
+            raise ValueError(f"lent.network: {error}") from None
+        for key in ("observer", "storage", "first_guest", "last_guest"):
+            if not is_address_of(network, getattr(self, key)):
+                raise ValueError(f"lent.{key} = {getattr(self, key)!r} must be an IPv4 address of {network}")
+        own = {self.observer, self.storage}
+        if len(own) == 1 or not self.guest_addresses or own & set(self.guest_addresses):
+            raise ValueError("lent: observer, storage and the guests from first to last must have different addresses")
+
+    @property
+    def guest_addresses(self) -> tuple[str, ...]:
+        first, last = (int(ipaddress.IPv4Address(end)) for end in (self.first_guest, self.last_guest))
+        return tuple(str(ipaddress.IPv4Address(number)) for number in range(first, last + 1))
+
+
+def is_address_of(network: ipaddress.IPv4Network, text: str) -> bool:
+    try:
+        return ipaddress.IPv4Address(text) in network
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class SshTarget:
+    """Where and as whom a host is logged in to."""
+
+    user: str
+    machine: str
+    port: int
+
+
+def ssh_target(uri: str) -> SshTarget | None:
+    """What `ssh://user@machine:port` says; None for anything else. The port may be left out."""
+    found = _SSH_URI.fullmatch(uri)
+    if found is None or not 0 < int(found["port"] or 22) < 65536:
+        return None
+    return SshTarget(found["user"], found["machine"], int(found["port"] or 22))
+
+
+@dataclass(frozen=True)
 class PlannedCluster:
     """The part of an inventory file that a worker needs."""
 
@@ -86,6 +164,7 @@ class PlannedCluster:
     storage_disk_mib: int
     fidelity: Fidelity | None = None  # what the donor says that the hosts are
     guest: PlannedGuest | None = None
+    lent: PlannedLent | None = None  # where the hosts are reached by ssh: their URIs are `ssh://user@machine:port`
     cloud: PlannedCloud | None = None  # where the hosts are a cloud's: their URIs are `nova` or `nova:<compute>`
 
 

@@ -46,7 +46,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 # Component → the kinds of source that it has (docs/decisions/0017); those that are not named are Python's
 _PYTHON_SOURCES = ("pypi", "git", "path")
-SOURCES: dict[str, tuple[str, ...]] = {
+_SOURCES: dict[str, tuple[str, ...]] = {
     VMM: ("debian", "git"),
     VMM_PART: ("git",),
     DAEMON: ("debian",),
@@ -59,6 +59,10 @@ STAND_INS = {
         "groups, DHCP, agents and quotas are answered as empty (workers/stacks/openstack_network.py)",
     },
 }
+
+
+def kinds_of_source(component: str) -> tuple[str, ...]:
+    return _SOURCES.get(component, _PYTHON_SOURCES)
 
 
 def _must(held: bool, message: str) -> None:
@@ -119,7 +123,7 @@ class Component:
             f"name = {self.name!r} must be lower-case letters, digits, '-' or '_'",
         )
         _must(self.name not in _RESERVED, f"the name {self.name!r} is taken already")
-        kinds = SOURCES.get(self.name, _PYTHON_SOURCES)
+        kinds = kinds_of_source(self.name)
         _must(
             self.source.kind in kinds,
             f"component '{self.name}' must have {' or '.join(map(repr, kinds))}, not {self.source.kind!r}",

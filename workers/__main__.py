@@ -8,9 +8,14 @@ from types import FrameType
 
 from scenarios.contract import ScenarioError
 from scenarios.strict import BadData
-from workers.commands import hosts, session, sweep
+from workers.commands import check, hosts, session, sweep
 
-COMMANDS = (session, hosts, sweep)  # modules with add_parser(subparsers); each sets `run`, which returns the exit code
+COMMANDS = (
+    session,
+    hosts,
+    sweep,
+    check,
+)  # modules with add_parser(subparsers); each sets `run`, which returns the exit code
 
 
 def main(arguments: list[str] | None = None) -> int:

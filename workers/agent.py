@@ -32,6 +32,7 @@ from workers.operations import find_operation
 
 _CLOCK_ROUND_TRIPS = 15
 _CLOSE_S = 3.0
+_LAST_WORDS_S = 1.0
 _CHUNK_BYTES = 1 << 20
 # what a host's own disk or file system says: nobody's mistake but its owner's
 _HOSTS_OWN = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
@@ -61,8 +62,13 @@ class CallTimedOut(Failed):
 class AgentLink:
     """Calls to one agent; may be used from several threads at once. A context manager that closes."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the agent with `command` in exactly this environment; `name` says in errors where it runs."""
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, code: bytes | None = None
+    ) -> None:
+        """Start the agent with `command` in exactly this environment; `name` says in errors where it runs.
+
+        `code` is what the command reads first, where the host has none of ours.
+        """
         self.name = name
         self._process = subprocess.Popen(
             command,
@@ -77,6 +83,8 @@ class AgentLink:
         self._waiting: dict[int, concurrent.futures.Future[Any]] = {}
         self._dead = False
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        if code is not None:
+            self._requests.put(code)
         self._last_words: collections.deque[str] = collections.deque(maxlen=5)
         self._threads = [
             threading.Thread(target=target, daemon=True, name=f"{name}: {target.__name__}")
@@ -192,6 +200,7 @@ class AgentLink:
                     answer = self._waiting.pop(number, None)
                 if answer is not None:
                     answer.set_result(reply)
+        self._threads[-1].join(_LAST_WORDS_S)  # why it ended comes another way, and may come later
         with self._lock:
             self._dead = True
             orphaned, self._waiting = self._waiting, {}

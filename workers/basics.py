@@ -115,6 +115,12 @@ def guest_cpu_s(guest: str) -> float:
     return sum(processes.cpu_s(pid) for pid in found)
 
 
+@operation
+def guest_starved_s(guest: str) -> float:
+    """The longest that a thread of the guest's VMM was ready and had no processor."""
+    return max(map(processes.starved_s, processes.guests().get(guest, ())), default=0.0)
+
+
 def end_children() -> None:
     """Kill what `run` has started and is still waiting for."""
     with _children_lock:

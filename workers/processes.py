@@ -93,6 +93,15 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
+def starved_s(pid: int) -> float:
+    """The longest that any of its threads was ready and had no processor; 0 when it is gone or that is not told."""
+    found = [0.0]
+    for statistics in (_PROC / str(pid) / "task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):
+            found.append(int(statistics.read_text().split()[1]) / 1e9)
+    return max(found)
+
+
 def started_s(pid: int) -> tuple[float, float] | None:
     """The clock tick in which the process was made, in seconds since the machine's start; None when it is gone."""
     try:

@@ -77,7 +77,7 @@ def run_session(plan: Plan, home: Path, out: Path) -> None:
         bundle = BundleWriter(mark.folder / "bundle")
         with (
             _swept_afterwards(cluster, plan.session, hosts),
-            hold_on(cluster, plan, home, mark.folder) as hypervisors,
+            hold_on(place.part(cluster, hosts), plan, home, mark.folder) as hypervisors,
         ):
             run = _Run(plan, home, mark.folder, fence, hypervisors, bundle)
             run.measure()

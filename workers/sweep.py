@@ -25,6 +25,7 @@ _LIBVIRT_TIMEOUT_S = 10.0
 _CLEAR_TIMEOUT_S = 60.0
 _GUEST_LOGS = "/var/log/libvirt/qemu"  # libvirt writes one log a guest
 _DAEMONS = "/run/libvirt"  # a libvirtd that a session deploys has a folder there
+_WORDS = 300
 _NO_SESSION = "sweep"  # lease of the agents of a sweep that no session asked for
 
 
@@ -95,7 +96,7 @@ def _sweep_host(host: Host, ended: Sequence[str], own: str | None) -> Swept:
     except Failed as failure:
         failures.append(failure)
     except libvirt.libvirtError as error:
-        failures.append(Failed("donor", f"libvirtd of host {host.name}: {error}"))
+        failures.append(Failed("donor", f"libvirtd of host {host.name}: {' '.join(str(error).split())[-_WORDS:]}"))
     try:
         with host.agent(own or _NO_SESSION) as agent:
             cleared = agent.call(

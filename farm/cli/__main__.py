@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from farm.basedirs import CannotPrepare
-from farm.cli import answers, publishing, running, sessions, stacks
+from farm.cli import answers, clusters, publishing, running, sessions, stacks
 from farm.cli.context import Context
 from farm.cli.errors import UsageError
 from farm.results.database import DatabaseUnusable
@@ -57,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--settings", type=Path, metavar="FILE", help="a farm.toml (docs/how-to/watch-a-repository.md)")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for register in (running.register, sessions.register, answers.register, stacks.register, publishing.register):
-        register(commands)
+    for module in (running, sessions, answers, clusters, stacks, publishing):
+        module.register(commands)
     return parser
 
 

@@ -4,10 +4,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from farm import answers
+from farm import answers, verdicts
 from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
-from farm.names import did_you_mean
+from farm.names import did_you_mean, there_are
 from farm.results import queries
 from farm.results.queries import EVERYTHING
 from farm.sessions import planned_scenarios
@@ -52,7 +52,8 @@ def register(commands: Any) -> None:
         help="one cluster against another, or every check-in against its parent",
         description="With two clusters: one against the other, the ratio is first ÷ second, the unit is the session. "
         "Without: every check-in against its parent, the unit is the block. The verdict is 'different', "
-        "'no difference beyond δ', 'inconclusive', or 'not judged' where there is not enough yet.",
+        "'no difference beyond δ', 'inconclusive', or why there is none: 'not judged' where there is not enough yet, "
+        "'declared not judged' where the scenario lets nobody be judged by a metric.",
         epilog="examples:\n  farm compare acorn birch\n  farm compare --revision 4f2a1b9",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -74,6 +75,8 @@ def show_results(arguments: argparse.Namespace, context: Context) -> int:
     from farm.limits import held_samples
 
     wanted = {name: getattr(arguments, name) for name in ("repository", "cluster", "scenario", "metric", "session")}
+    if arguments.repository is not None:
+        _check_repository(context, arguments.repository)
     if arguments.cluster is not None:
         context.cluster(arguments.cluster)
     if arguments.scenario is not None:
@@ -104,7 +107,10 @@ def show_comparisons(arguments: argparse.Namespace, context: Context) -> int:
     if arguments.revision:
         revision = _revision(context, arguments.revision)
         rows = [row for row in rows if row.revision == revision]
-    _print(answers.compare(rows), _COMPARE_COLUMNS, arguments.json)
+    compared = answers.compare(rows)
+    if not arguments.json:
+        compared = [{**one, "verdict": verdicts.told(row)} for one, row in zip(compared, rows, strict=True)]
+    _print(compared, _COMPARE_COLUMNS, arguments.json)
     return 0
 
 
@@ -113,6 +119,14 @@ def show_regressions(arguments: argparse.Namespace, context: Context) -> int:
     check_ins = queries.check_ins(context.engine, EVERYTHING)
     _print(answers.regressions(found, check_ins), _REGRESSION_COLUMNS, arguments.json)
     return 0
+
+
+def _check_repository(context: Context, name: str) -> None:
+    """Raises UsageError for one that is not watched and of which nothing is known."""
+    known = {one.name for one in context.settings.farm.repository}
+    known |= {row.repository for row in queries.check_ins(context.engine, EVERYTHING)}
+    if name not in known:
+        raise UsageError(f"no repository '{name}' {there_are(name, sorted(known))}")
 
 
 def _check_metric(name: str, scenario: str | None) -> None:

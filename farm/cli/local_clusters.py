@@ -1,4 +1,4 @@
-"""Local clusters as this machine's hardware: their signing keys, and taking them down.
+"""What clusters have on this machine, whose worker measures them: their signing keys, and what is taken down.
 
 A session's worker brings its cluster up; taking it down is the farm's, when it ends. Both go through
 `python -m workers`, as everything does that touches a host.
@@ -8,11 +8,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 from farm.cli.context import Context
 from farm.cli.errors import UsageError
-from farm.inventory import Cluster
 from farm.settings import CHECKOUT
 from scenarios.crossing import to_data
 
@@ -21,16 +19,9 @@ _DOWN_TIMEOUT_S = _PATIENCE_S + 60
 _KEYGEN_TIMEOUT_S = 30
 
 
-def local_clusters(context: Context) -> Iterator[Cluster]:
-    """Clusters whose hosts this machine makes itself, and clouds: this machine signs for them."""
-    for cluster in context.inventory.values():
-        if cluster.cloud is not None or all(host.uri.startswith("local:") for host in cluster.host):
-            yield cluster
-
-
 def make_keys(context: Context) -> None:
-    """Make the key pair that a local cluster's worker signs with, where the inventory names its file."""
-    for cluster in local_clusters(context):
+    """Make the key pair that a cluster's worker signs with, where the inventory names its file."""
+    for cluster in context.inventory.values():
         for key in cluster.signing_key:
             public = context.settings.home / key.file
             if not key.file or public.exists():
@@ -45,9 +36,9 @@ def make_keys(context: Context) -> None:
 
 
 def take_down(context: Context) -> list[str]:
-    """Take local clusters down; returns one line for each that has to stay, and why."""
+    """Take clusters down as far as this machine made them; returns one line for each that has to stay, and why."""
     refusals = []
-    for cluster in local_clusters(context):
+    for cluster in context.inventory.values():
         if not (context.settings.home / "clusters" / cluster.name).exists():
             continue
         command = [sys.executable, "-m", "workers", "hosts", "down", "--home", str(context.settings.home)]

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,16 @@ from farm.cli.context import Context, print_json
 from farm.cli.errors import UsageError
 from farm.cli.example import make_example_repository
 from farm.cli.processes import ProcessTable
-from farm.cli.progress import UNFINISHED, SessionView, progress_line, time_left_s
+from farm.cli.progress import UNFINISHED, SessionView, progress_line, time_left
 from farm.cli.supervisor import Supervisor, supervisor_pid
 from farm.reservations import Held, held_between
 from farm.results import queries
 from farm.results.database import reading
 from farm.results.queries import EVERYTHING
+from farm.results.tables import Session
+from farm.sessions import planned_scenarios
 from farm.settings import CHECKOUT
+from scenarios.crossing import canonical_json, to_data
 
 _READY_TIMEOUT_S = 60.0
 _TICK_S = 1.0
@@ -226,13 +229,17 @@ class _Teller:
 
 def views(context: Context) -> list[SessionView]:
     """Every session as progress sees it."""
-    return [
-        SessionView(
-            row.id, row.cluster, row.purpose, row.campaign, row.ordinal, row.state,
-            row.blocks * row.rounds * len(row.builds), row.progress, row.started_at, row.finished_at,
-        )
-        for row in queries.sessions(context.engine, EVERYTHING)
-    ]  # fmt: skip
+    by_default = [to_data(one) for one in planned_scenarios(context.settings.farm.scenario)]
+    return [_view(row, by_default) for row in queries.sessions(context.engine, EVERYTHING)]
+
+
+def _view(row: Session, by_default: Sequence[Mapping[str, Any]]) -> SessionView:
+    asked = by_default if row.scenarios is None else row.scenarios
+    return SessionView(
+        row.id, row.cluster, row.purpose, row.campaign, row.ordinal, row.state,
+        canonical_json(asked), row.blocks * row.rounds * len(row.builds) * len(asked),
+        row.progress, row.started_at, row.finished_at,
+    )  # fmt: skip
 
 
 def turns(context: Context) -> Mapping[str, str]:
@@ -273,7 +280,7 @@ def _status(context: Context) -> dict[str, Any]:
         "processes": {name: table.pid_of(name) for name in table.names()},
         "sessions": counts,
         "progress": progress_line(sessions, turns(context), _now()),
-        "left_s": round(time_left_s(sessions, turns(context), _now())),
+        "left_s": [round(seconds) for seconds in time_left(sessions, turns(context), _now())],
         "reservations": [
             {"resource": r.resource, "holder": r.holder, "until": r.until.isoformat(timespec="seconds")} for r in live
         ],

@@ -87,6 +87,7 @@ class CheckIn(Owned, Base):
     author: Mapped[str] = mapped_column(String(200))
     committed_at: Mapped[datetime.datetime]
     seen_at: Mapped[datetime.datetime]
+    brought: Mapped[int | None]  # commits that came with a merge, of whatever number; None where nobody counted
 
 
 class InsideCommit(Owned, Base):

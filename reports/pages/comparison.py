@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from farm.analysis.limits import Limit
 from farm.analysis.rules import BLOCKS_NEEDED, SESSIONS_NEEDED
+from farm.verdicts import DECLARED_NOT_JUDGED
 from reports.charts import ratio_chart
-from reports.judged import DECLARED_NOT_JUDGED, DIFFERENT, Judged, count_text, verdict_counts
+from reports.judged import DIFFERENT, Judged, count_text, verdict_counts
 from reports.material import CheckInView, ClusterView, Figure, Material
 from reports.metrics import interval_text, ratio_text
 from reports.pages import Page

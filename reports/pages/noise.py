@@ -3,7 +3,7 @@
 from typing import Any
 
 from farm.analysis.noise import Noise
-from reports.judged import DECLARED_NOT_JUDGED
+from farm.verdicts import DECLARED_NOT_JUDGED
 from reports.material import ClusterView, Material
 from reports.noise import NoisePlace
 from reports.pages import Page

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from farm.history import MOST_INSIDE
 from reports.charts import ratio_chart
 from reports.judged import Judged, verdict_counts
 from reports.material import CheckInView, ClusterView, Material
@@ -30,6 +31,8 @@ def revision_pages(material: Material, findings: list[FindingView]) -> Iterator[
             "checkin": checkin,
             "twin": checkin.revision in material.twins,
             "parent": material.revision(checkin.parent_revision) if checkin.parent_revision else None,
+            "alone": _alone(checkin, material),
+            "most_inside": MOST_INSIDE,
             "findings": [
                 finding
                 for finding in findings
@@ -96,7 +99,7 @@ def _on_cluster(material: Material, checkin: CheckInView, view: ClusterView) -> 
     return {
         "view": view,
         "rows": rows,
-        "headline": _headline(judged, _other(material, checkin)),
+        "headline": _headline(judged, _other(material, checkin), _alone(checkin, material)),
         "chart": ratio_chart(key, bars, title, described) if bars else None,
         "outcomes": count_outcomes(outcomes),
         "unsteady": unsteady(outcomes),
@@ -114,7 +117,17 @@ def _row(material: Material, checkin: CheckInView, view: ClusterView, metric: Me
     }
 
 
-def _headline(judged: list[Judged], other: str) -> str:
+def _alone(checkin: CheckInView, material: Material) -> bool:
+    """Whether no verdict is to come: without a watched parent, and held against no other by anybody's wish."""
+    compared = any(
+        item.row.between == "revisions" and item.row.revision == checkin.revision for item in material.judged
+    )
+    return checkin.number is not None and checkin.parent_revision is None and not compared
+
+
+def _headline(judged: list[Judged], other: str, alone: bool) -> str:
+    if alone:
+        return "There is nothing here to compare it with."
     if not judged:
         return "Nothing is judged here yet."
     return f"Against {other}, of {len(judged)} metrics: {verdict_counts(judged)}."

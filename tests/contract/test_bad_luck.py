@@ -13,6 +13,7 @@ from workers.hypervisors import qemu_guest
 
 pytestmark = pytest.mark.machine
 
+STARVED_S = 12
 LEFT_MIB = 24  # room for an overlay, for no copy of the base
 
 
@@ -131,3 +132,17 @@ def test_a_guest_that_is_silent_while_its_vmm_answers_is_the_stacks_fault(lab: L
         with pytest.raises(Failed, match="did not end its write test within 1 s") as failed:
             guest.write_times(timeout_s=1)
     assert failed.value.fault == "stack"
+
+
+def test_a_guest_that_is_given_no_processor_is_its_hosts_fault(lab: Lab) -> None:
+    (link,) = lab.qemu.links
+    with lab.bench().hosts[0].guest(nonce="starves", workload=Workload(write_test_blocks=512)) as guest:
+        guest.start()
+        ((pid,),) = link.agent.call("basics.guests", timeout_s=10).values()
+        link.agent.run(["chrt", "--idle", "--all-tasks", "--pid", "0", str(pid)], timeout_s=10)
+        busy = f"for n in $(seq $((2 * $(nproc)))); do timeout {2 * STARVED_S} sh -c 'while :; do :; done' & done"
+        link.agent.run(["sh", "-c", f"({busy}) </dev/null >/dev/null 2>&1"], timeout_s=10)
+        with pytest.raises(Failed, match="had no processor for it for") as failed:
+            guest.first_answer(timeout_s=STARVED_S)
+    assert failed.value.fault == "donor"
+    assert lab.guests_left() == []

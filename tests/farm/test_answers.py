@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from farm.answers import Answer, compare, metric_label, regressions, results, text_table
+from farm.cli.__main__ import main
 from farm.limits import held_samples
 from farm.results import queries
 from farm.results.queries import EVERYTHING
+from farm.results.tables import ComparisonRow
+from farm.verdicts import told
 from tests.helpers.campaigns import SyntheticFarm, build_synthetic_farm, revision_at
 
 CONTRACT_OF_COMPARE = "cluster, scenario, metric, unit, ratio, low, high, n, replication, verdict, delta"
@@ -49,6 +52,32 @@ def test_compare_has_the_keys_of_the_contract(farm: SyntheticFarm) -> None:
     assert {answer["cluster"] for answer in answers} == {"acorn", "birch", "acorn/birch"}
     assert "first_write_us[method=copy]" in {answer["metric"] for answer in answers}
     assert json.loads(json.dumps(answers)) == answers
+
+
+def test_the_terminal_says_why_there_is_no_verdict(
+    farm: SyntheticFarm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FARM_HOME", str(farm.settings.home))
+    monkeypatch.delenv("SETTINGS", raising=False)
+    assert main(["compare"]) == main(["compare", "acorn", "birch"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(
+        "create_ms" in line and line.endswith("declared not judged: its figures are shown, and accuse nobody")
+        for line in lines
+    )
+    assert not [line for line in lines if line.endswith("not judged")]
+
+
+@pytest.mark.parametrize(
+    ("between", "verdict", "words"),
+    [
+        ("revisions", "not judged", "not judged: too few blocks or sessions so far"),
+        ("clusters", "not judged", "not judged: too few sessions matched in time so far"),
+        ("clusters", "inconclusive", "inconclusive"),
+    ],
+)
+def test_what_waits_for_more_says_so(between: str, verdict: str, words: str) -> None:
+    assert told(ComparisonRow(scenario="boot", metric="answer_ms", between=between, verdict=verdict)) == words
 
 
 def test_regressions_have_the_keys_of_the_contract(farm: SyntheticFarm) -> None:

@@ -98,6 +98,7 @@ def test_what_a_merge_brought_is_kept_with_it(watched: Watched) -> None:
     merge = watched.rows()[-1]
     inside = queries.inside_commits(watched.engine, EVERYTHING)
     assert {row.merge for row in inside} == {merge.revision}
+    assert [row.brought for row in watched.rows()] == [0, 0, 2]
     assert [(row.commit, row.parents, row.subject_line) for row in inside] == [
         (two, [one], "side two"),
         (one, [base], "side one"),
@@ -115,6 +116,7 @@ def test_a_merge_of_more_than_can_be_searched_stays_one_step(watched: Watched, m
     watched.repository.git("merge", "--quiet", "--no-ff", "--message", "Merge side", "side")
     assert watched.look() == [(1, "base"), (2, "Merge side")]
     assert queries.inside_commits(watched.engine, EVERYTHING) == []
+    assert watched.rows()[-1].brought == 2, "so that pages can say why the finding names no commit inside"
 
 
 def test_of_a_new_repository_only_the_newest_are_taken(watched: Watched) -> None:

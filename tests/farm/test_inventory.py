@@ -7,7 +7,7 @@ import pytest
 
 from farm.inventory import Cluster, load_inventory
 from scenarios.contract import Failed
-from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost
+from scenarios.crossing import PlannedCloud, PlannedCluster, PlannedGuest, PlannedHost, SshTarget, ssh_target
 from scenarios.strict import BadData, parse_toml
 from workers.hosts.namespaces import LocalCluster
 
@@ -100,14 +100,82 @@ def test_a_cloud_that_cannot_be_is_refused_by_name(right: str, wrong: str, told:
         parse_toml(THEIRS.replace(right, wrong), Cluster, source="acorn.toml")
 
 
-@pytest.mark.parametrize("uri", ["ssh://h1.example", "qemu+ssh://root@h1/system", "local:debian13", "local", ""])
+@pytest.mark.parametrize("uri", ["http://h1.example", "qemu+ssh://root@h1/system", "local:debian13", "local", ""])
 def test_hosts_that_no_worker_has_are_refused_with_what_can_be_lent_today(uri: str) -> None:
-    with pytest.raises(
-        BadData, match="local:debian12.*local:backports.*OpenStack.*not yet machines through ssh"
-    ) as told:
+    with pytest.raises(BadData, match="local:debian12.*local:backports.*machines through ssh.*OpenStack") as told:
         parse_toml(ACORN.replace("local:debian12", uri), Cluster, source="acorn.toml")
     assert f"uri = {uri!r}" in str(told.value)
     assert "\n" not in str(told.value)
+
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExampl0"
+LENT = """
+[lent]
+folder = "/srv/farm"
+bridge = "br-test"
+network = "10.20.0.0/24"
+observer = "10.20.0.254"
+storage = "10.20.0.253"
+first_guest = "10.20.0.100"
+last_guest = "10.20.0.199"
+peers = "qemu+tls://%s/system"
+memory_mib = 4096
+disk_mib = 8192
+most_load = 0.25
+"""
+MACHINES = (
+    ACORN.replace('uri = "local:debian12"', f'uri = "ssh://farm@192.0.2.1"\naddress = "10.20.0.1"\nhost_key = "{KEY}"', 1)
+    .replace('uri = "local:debian12"', f'uri = "ssh://farm@h2.example:222"\naddress = "10.20.0.2"\nhost_key = "{KEY}"')
+    + LENT
+)  # fmt: skip
+
+
+def test_machines_through_ssh_are_told_to_the_worker_with_their_keys_and_without_any_secret() -> None:
+    planned = parse_toml(MACHINES, Cluster, source="acorn.toml").planned
+    assert [ssh_target(host.uri) for host in planned.hosts] == [
+        SshTarget("farm", "192.0.2.1", 22),
+        SshTarget("farm", "h2.example", 222),
+    ]
+    assert {host.host_key for host in planned.hosts} == {KEY}
+    assert planned.lent is not None
+    assert (planned.lent.guest_addresses[0], len(planned.lent.guest_addresses)) == ("10.20.0.100", 100)
+
+
+def test_guests_run_on_the_processor_of_machines_and_are_emulated_on_hosts_of_our_own() -> None:
+    assert parse_toml(MACHINES.replace('"qemu"', '"kvm"'), Cluster, source="acorn.toml").planned.driver == "kvm"
+    with pytest.raises(BadData, match="is not one of driver 'kvm'"):
+        parse_toml(ACORN.replace('"qemu"', '"kvm"'), Cluster, source="acorn.toml")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        (LENT, "", "need a .lent. that says what they lend"),
+        ("ssh://farm@192.0.2.1", "ssh://192.0.2.1", "uri must be ssh://USER@MACHINE"),
+        ("ssh://farm@192.0.2.1", "ssh://farm:s3cret@192.0.2.1", "uri must be ssh://USER@MACHINE"),
+        ("ssh://farm@192.0.2.1", "ssh://-oProxyCommand=x@y", "uri must be ssh://USER@MACHINE"),
+        ("ssh://farm@192.0.2.1", "local:debian12", "not mixed"),
+        (f'host_key = "{KEY}"', "", "host_key must be the machine's public key"),
+        (KEY, f"{KEY}\\nh2 {KEY}", "host_key must be the machine's public key"),
+        ('address = "10.20.0.1"', 'address = "10.20.0.2"', "and nobody else's"),
+        ('address = "10.20.0.1"', 'address = "10.20.0.100"', "and nobody else's"),
+        ('address = "10.20.0.1"', 'address = "10.21.0.1"', "must be in lent.network"),
+        ('folder = "/srv/farm"', 'folder = "srv"', "lent.folder"),
+        ('folder = "/srv/farm"', 'folder = "/srv/$(x)"', "lent.folder"),
+        ('bridge = "br-test"', 'bridge = "-br"', "lent.bridge"),
+        ("10.20.0.0/24", "10.20.0.1/24", "has host bits set"),
+        ("10.20.0.253", "10.20.0.254", "different addresses"),
+        ("10.20.0.199", "10.20.0.99", "different addresses"),
+        ("%s", "h1", "one %s"),
+        ("most_load = 0.25", "most_load = 2", "lent.most_load"),
+        ('name = "h1"', 'name = "h1 -v"', "lower-case letters"),
+    ],
+)
+def test_machines_that_could_not_be_reached_are_refused_by_name(right: str, wrong: str, told: str) -> None:
+    assert right in MACHINES
+    with pytest.raises(BadData, match=told) as refused:
+        parse_toml(MACHINES.replace(right, wrong, 1), Cluster, source="acorn.toml")
+    assert "s3cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("uri", ["local:debian12", "local:backports", "local:debian13", "ssh://h1.example"])

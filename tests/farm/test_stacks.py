@@ -11,6 +11,14 @@ from scenarios.recipe import Recipe
 from scenarios.strict import BadData, from_data
 
 COMMIT = "ab" * 20
+LIBVIRT = """
+[[component]]
+name = "swift"
+source = { pypi = "swift==2.38.3" }
+[[component]]
+name = "libvirt"
+source = { debian = "libvirt-daemon=9.0.0-4+deb12u2" }
+[guest]"""
 
 
 def test_every_recipe_of_this_house_is_one() -> None:
@@ -31,6 +39,15 @@ def test_a_check_in_of_a_component_is_deployed_by_its_stacks_recipe() -> None:
     assert build.lock is not None
     assert "eventlet==" in build.lock
     assert merge_builds(RepositorySettings("mine", "/srv/mine"), [(COMMIT, "subject")])[0].recipe is None
+
+
+def test_a_component_that_is_of_no_repository_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (stacks.FOLDER / "external.toml").read_text().replace("external", "swift").replace("[guest]", LIBVIRT)
+    (tmp_path / "with-libvirt.toml").write_text(text)
+    monkeypatch.setattr(stacks, "FOLDER", tmp_path)
+    stacks.check("with-libvirt", "swift")
+    with pytest.raises(BadData, match="'libvirt' is of no repository: it must have 'debian'"):
+        stacks.check("with-libvirt", "libvirt")
 
 
 @pytest.mark.parametrize(

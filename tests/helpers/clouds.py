@@ -17,7 +17,8 @@ from tests.helpers.local_clusters import CHECKOUT, FARM_HOME, planned_cluster
 from tests.helpers.visits import ENTRY, NETWORK, entry_of
 from workers.agent import AgentLink
 from workers.hosts import links
-from workers.hosts.namespaces import LocalCluster, LocalObserver
+from workers.hosts.ground import HeldObserver
+from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
 from workers.stacks import openstack
 from workers.stacks.openstack_client import Client
@@ -66,7 +67,7 @@ def somebodys_cloud(home: Path) -> Iterator[SomebodysCloud]:
             deployed("openstack", cluster, mark, observer, home) as stack,
         ):
             assert isinstance(stack, openstack.Deployment)
-            assert isinstance(cluster.observer, LocalObserver)
+            assert isinstance(cluster.observer, HeldObserver)
             yield SomebodysCloud(
                 stack.client,
                 observer,

@@ -13,9 +13,9 @@ from scenarios.recipe import DiskSettings, GuestSettings
 from tests.helpers.local_clusters import FARM_HOME, libvirt_of
 from workers.bench import SessionBench
 from workers.hosts.base import ClusterHosts
-from workers.hosts.namespaces import LocalCluster
 from workers.hypervisors.qemu import QemuCluster
 from workers.marks import SessionMark
+from workers.places import place_of
 from workers.sheet import Place, RoundSheet, Verification
 
 
@@ -78,7 +78,7 @@ class InterferingBench(SessionBench):
 def lab_on(planned: PlannedCluster, home: Path) -> Iterator[Lab]:
     """In the empty folder `home`."""
     (home / "cache").symlink_to(FARM_HOME / "cache")
-    cluster = LocalCluster(home, planned)
+    cluster = place_of(home, planned)
     session = uuid.uuid4().hex
     try:
         hosts = cluster.up()

@@ -11,12 +11,12 @@ from pathlib import Path
 from scenarios.crossing import PlannedCluster
 from scenarios.strict import parse_json
 from tests.helpers.local_clusters import libvirt_of, start_bare_guest
-from workers.hosts.namespaces import LocalCluster
 from workers.marks import SessionMark
+from workers.places import place_of
 
 
 def main(home: str, planned: str, session: str) -> None:
-    cluster = LocalCluster(Path(home), parse_json(planned, PlannedCluster, source="plan")).up()
+    cluster = place_of(Path(home), parse_json(planned, PlannedCluster, source="plan")).up()
     first, second = cluster.hosts
     with SessionMark(cluster.folder, session) as mark, first.agent(session) as agent:
         start_bare_guest(first, f"{mark.guest_prefix}1")

@@ -27,6 +27,7 @@ onload = () => {{ found.textContent = JSON.stringify([...document.querySelectorA
   const page = frame.contentDocument, style = frame.contentWindow.getComputedStyle(page.body);
   return {{address: frame.title, width: page.documentElement.clientWidth, needed: page.documentElement.scrollWidth,
     background: style.backgroundColor, text: style.color,
+    verdicts: [...page.querySelectorAll("table.ratios tbody tr")].map(row => row.cells[2].getBoundingClientRect().right),
     legend: [...page.querySelectorAll("svg text")].map(text => frame.contentWindow.getComputedStyle(text).fill)}};
 }})); }};
 </script>"""
@@ -66,6 +67,14 @@ def test_no_page_is_wider_than_the_screen(swept_site: Path, tmp_path: Path, widt
     for page in look(swept_site, tmp_path, width):
         assert page["needed"] == page["width"], f"{page['address']} scrolls sideways at {width} px"
         assert int(str(page["width"])) > width - 25, "measured at the width that was asked for"
+
+
+def test_ratio_and_verdict_are_on_a_phones_screen(swept_site: Path, tmp_path: Path) -> None:
+    compared = [page for page in look(swept_site, tmp_path, 360) if page["verdicts"]]
+    assert {page["address"].partition("/")[0] for page in compared} == {"compare", "revisions"}
+    for page in compared:
+        # a row inside a closed part has no place
+        assert 0 < max(page["verdicts"]) <= page["width"], f"{page['address']}: verdicts end at {page['verdicts']}"
 
 
 def test_the_dark_page_is_dark_and_its_charts_are_readable(swept_site: Path, tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_two_clusters_are_compared_in_words_that_never_say_equal(judged_site: Pa
 def test_a_comparisons_columns_are_what_its_ratio_is_made_of(judged_site: Path) -> None:
     """Sessions that only one of the two clusters has are in the figures of check-ins, and not here."""
     reader = Reader((judged_site / "compare/acorn..birch.html").read_text())
-    ours, theirs, ratios = (reader.figures[first::3] for first in range(3))
+    ratios, ours, theirs = (reader.figures[first::3] for first in range(3))
     assert len(ours) == len(ratios) > 0
     for our, their, ratio in zip(ours, theirs, ratios, strict=True):
         assert float(str(our["value"])) / float(str(their["value"])) == pytest.approx(float(str(ratio["value"])))
@@ -405,6 +405,26 @@ def test_nothing_is_said_before_it_is_judged(farm: Any) -> None:
     for path in (site / "clusters/acorn.html", page_of(site, "Pack all drivers")):
         assert "None yet: nothing has been judged." in words_of(path)
         assert "None." not in words_of(path)
+
+
+def test_a_check_in_without_a_watched_parent_waits_for_no_verdict(judged_site: Path) -> None:
+    words = words_of(page_of(judged_site, "Deploy Swift as released"))
+    assert "None, and none will come: a check-in is held against its parent, and the parent of this one is not" in words
+    assert "There is nothing here to compare it with." in words
+    assert "nothing to compare with" in words
+    assert "provisional" not in words.partition("As of")[0]
+
+
+def test_a_merge_that_is_too_large_to_enter_says_so(farm: Any) -> None:
+    farm.see_check_ins()
+    with farm.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE check_in SET brought = number * 150")
+    site = farm.publish()
+    assert "merge of 150 commits author" not in words_of(page_of(site, "Deploy Swift"))
+    assert "merge of 150 commits Findings" in words_of(page_of(site, "Pack all drivers"))
+    assert "merge of 450 commits: more than 200 stay one step, and a finding names the merge" in words_of(
+        page_of(site, "Write through")
+    )
 
 
 def test_where_something_was_judged_there_are_no_findings(farm: Any) -> None:

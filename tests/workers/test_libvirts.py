@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from scenarios.contract import Failed
+from scenarios.contract import DiskShape, Failed
 from scenarios.crossing import PlannedBuild, PlannedScenario
 from scenarios.recipe import DiskSettings, GuestSettings, Recipe
 from scenarios.registry import SCENARIOS
@@ -14,7 +14,7 @@ from scenarios.strict import BadData, parse_toml
 from tests.helpers.check_ins import FARM_HOME, example_lock, recipe
 from tests.helpers.labs import Lab, lab_on
 from tests.helpers.local_clusters import libvirt_of, planned_cluster
-from tests.workers.test_session import TIMEOUT_S, Worker, read_bundle
+from tests.workers.test_session import TIMEOUT_S, Worker, read_bundle, until_measuring
 from workers import blame, libvirts, processes
 from workers.blame import DaemonFailed
 from workers.deadline import Late
@@ -93,7 +93,8 @@ def test_two_versions_lie_side_by_side_and_each_keeps_its_own_guests(lab: Lab, m
         newer = lab.qemu.hosts(SETTINGS, DiskSettings(), None, new)
         assert newer[0].link.connection.getLibVersion() == new.version != old.version
         assert len(daemons_of(lab.session)) == 4  # two of each
-        with newer[0].guest(nonce="new") as other:
+        nested, _ = newer[0].make_disk("copy", DiskShape(inside="ext4"))  # on what was mounted after it began
+        with newer[0].guest(nonce="new", disk=nested) as other:
             other.start()
             other.first_answer(timeout_s=60)
             assert [d.name() for d in first.link.connection.listAllDomains()] == [guest.name]
@@ -102,6 +103,7 @@ def test_two_versions_lie_side_by_side_and_each_keeps_its_own_guests(lab: Lab, m
                 assert not host.listAllDomains()
         guest.migrate(second, timeout_s=60)
         assert list(guest.known_on()) == ["h2"]
+        nested.remove()
     disk.remove()
     lab.bench()
     assert daemons_of(lab.session) == []
@@ -146,6 +148,23 @@ def test_a_parent_and_its_child_are_compared_in_a_session(worker: Worker) -> Non
     assert {sample["revision"] for sample in samples if sample["valid"]} == {old.revision, new.revision}
     digests = {build.digest for build in manifest.builds}
     assert len(digests) == 2
+
+
+@pytest.mark.machine
+def test_nothing_stays_of_a_session_that_is_killed(worker: Worker) -> None:
+    plan = worker.plan(check_in(worker, pins()[1]), session="killed-with-libvirt")
+    process = worker.start(plan)
+    try:
+        until_measuring(process)
+        folders = worker.home.glob(f"clusters/*/hosts/*/run/farm-{plan.session[:12]}-*")
+        assert len(list(folders)) == 4  # on each host its own, and what it knows of QEMUs
+        assert len(daemons_of(plan.session)) == 2
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+    worker.hosts("sweep")
+    assert daemons_of(plan.session) == []
+    assert list(worker.home.glob(f"clusters/*/hosts/*/run/farm-{plan.session[:12]}-*")) == []
 
 
 def check_in(worker: Worker, pin: str) -> PlannedBuild:

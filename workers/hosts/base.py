@@ -7,7 +7,7 @@ of a host are the host's own: the worker process may not be able to open them, t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from scenarios.crossing import PlannedCloud, PlannedHost
 from workers.agent import AgentLink
@@ -24,6 +24,18 @@ class Nearby:
     libvirt_gid: int  # the group that may use that
     shared_dir: Path  # what the host has at its own `shared_dir`
     peers: str  # libvirt's URI of another host as this one's libvirtd reaches it; `%s` stands for that host's name
+
+
+# libvirt's types of domains: emulated (TCG), or on the processor itself
+Accelerator = Literal["qemu", "kvm"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a donor lends of one host to a session."""
+
+    memory_mib: int  # for guests
+    disk_mib: int
 
 
 class Host(Protocol):
@@ -73,7 +85,12 @@ class Host(Protocol):
     def emulator(self) -> str: ...
 
     @property
-    def guest_uid(self) -> int: ...
+    def accelerator(self) -> Accelerator:
+        """What guests are asked to run on, and nothing else: a guest that does not boot there is told, not emulated."""
+
+    @property
+    def guest_uid(self) -> int:
+        """-1 where that is the agent's own user, who may give files to nobody else."""
 
     @property
     def work_dir(self) -> Path:
@@ -87,6 +104,10 @@ class Host(Protocol):
     @property
     def console_dir(self) -> Path:
         """Writable for `guest_uid`; files are named after their guest, and swept by that name."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """None where a session may take what is there."""
 
     @property
     def nearby(self) -> Nearby | None:

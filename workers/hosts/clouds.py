@@ -1,5 +1,6 @@
 """A cloud that is there already as a cluster: there is nothing to bring up, and hosts are only names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from scenarios.contract import Failed
 from scenarios.crossing import PlannedCluster
 from workers.agent import AgentLink
 from workers.hosts.base import Cloud, ClusterHosts, Storage
-from workers.hosts.namespaces import CHECKOUT, HostStatus, agent_command, agent_environment
+from workers.hosts.ground import CHECKOUT, HostStatus, agent_command, agent_environment
 from workers.stacks.clouds import login_of
 
 NOWHERE = Storage(Path("/proc/self/ns/net"), "", ())  # no object store is deployed
@@ -48,6 +49,10 @@ class CloudPlace:
             guest_addresses=(),
             cloud=cloud,
         )
+
+    def part(self, cluster: ClusterHosts, hosts: Collection[str]) -> ClusterHosts:
+        """Its hosts are nobody's to promise."""
+        return cluster
 
     def down(self) -> None:
         """It is not ours to end."""

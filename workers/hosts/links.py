@@ -31,7 +31,7 @@ def lay_bridge(pid: int, address: str) -> None:
     Its hardware address is its own: else it takes that of one of its ports, which may be a guest's, and while
     the guest migrates two hosts have the same and do not reach each other.
     """
-    bridge = _interfaces(pid).get("br0")
+    bridge = interfaces(pid).get("br0")
     if bridge is not None and bridge.up and address in bridge.addresses:
         return
     hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
@@ -39,10 +39,10 @@ def lay_bridge(pid: int, address: str) -> None:
     _configure(pid, [*make, "link set lo up", f"address replace {address} dev br0", "link set br0 up"])
 
 
-def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None = None) -> None:
+def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None = None, bridge: str = "br0") -> None:
     """See that a node's `eth0` is wired to the switch's bridge: as a port of the node's own bridge, or with
     an address of its own. What is left of a broken wire is removed."""
-    wire, end = _interfaces(node_pid).get("eth0"), _interfaces(switch_pid).get(port)
+    wire, end = interfaces(node_pid).get("eth0"), interfaces(switch_pid).get(port)
     # the kernel takes a dead switch's wires away some time after it died: until then they look whole from here
     connected = wire is not None and wire.carrier and not wire.capped and end is not None and end.carrier
     if connected and wire is not None and (address in wire.addresses if address else wire.master == "br0"):
@@ -50,8 +50,8 @@ def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None =
     if wire is not None:
         with contextlib.suppress(Failed):  # it may be taken away right now
             _configure(node_pid, ["link delete eth0"])
-    remove = [f"link delete {port}"] if port in _interfaces(switch_pid) else []
-    make = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master br0 up"]
+    remove = [f"link delete {port}"] if port in interfaces(switch_pid) else []
+    make = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master {bridge} up"]
     _configure(switch_pid, [*remove, *make])
     use = [f"address add {address} dev eth0", "link set eth0 up"] if address else ["link set eth0 master br0 up"]
     _configure(node_pid, ["link set lo up", *use])
@@ -63,7 +63,7 @@ def take_wire(switch_pid: int, port: str) -> None:
         _configure(switch_pid, [f"link delete {port}"])
 
 
-def _interfaces(pid: int) -> dict[str, Interface]:
+def interfaces(pid: int) -> dict[str, Interface]:
     """The interfaces of the network namespace that process `pid` is in."""
     entries = json.loads(_ip(pid, ["-json", "address", "show"]))
     return {

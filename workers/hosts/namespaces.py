@@ -6,14 +6,12 @@ killed when, `up` finds what is left and `down` ends it. The hosts' disks stay i
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,17 +24,20 @@ from workers import processes
 from workers.agent import AgentLink
 from workers.deadline import within
 from workers.hosts import init, links
-from workers.hosts.base import ClusterHosts, Nearby, Storage
-from workers.loops import loops_of
+from workers.hosts.base import Accelerator, ClusterHosts, Nearby, Storage
+from workers.hosts.ground import (
+    CHECKOUT,
+    PYTHON,
+    START_TIMEOUT_S,
+    Ground,
+    HeldObserver,
+    HostStatus,
+    agent_command,
+    agent_environment,
+)
 from workers.marks import known_prefixes, live_sessions
-from workers.turns import take_turn
 
-CLUSTER_VARIABLE = "FARM_CLUSTER"
-_NODE_VARIABLE = "FARM_NODE"
 _SPECIFICATION_VARIABLE = "FARM_SPECIFICATION"
-CHECKOUT = Path(__file__).resolve().parents[2]
-_PYTHON = "/usr/bin/python3"
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _NETWORK = "10.77.0"  # in namespaces of our own, so that it can be the same for every cluster
 _OBSERVER_ADDRESS, _STORAGE_ADDRESS = f"{_NETWORK}.254", f"{_NETWORK}.253"
@@ -48,11 +49,8 @@ _SWITCH, _STORAGE = _NODES = ("switch", "storage")  # beside the hosts
 _WORK_MIB = 4096
 _ROOM_MIB = 192  # one guest of the usual size, not two
 
-_LOCK_TIMEOUT_S = 60.0
-_START_TIMEOUT_S = 20.0
 _DAEMON_TIMEOUT_S = 30.0
 _STATUS_TIMEOUT_S = 5.0
-_END_TIMEOUT_S = 15.0
 _POLL_S = 0.02
 
 
@@ -69,10 +67,12 @@ class LocalHost:
     wire: str = "eth0"
     room_mib: int = _ROOM_MIB
     emulator: str = "/usr/bin/qemu-system-x86_64"
+    accelerator: Accelerator = "qemu"  # /dev/kvm of a machine may be there and yet boot no guest
     guest_uid: int = init.GUEST_UID
     work_dir: Path = init.WORK_DIR
     shared_dir: Path = init.SHARED_DIR
     console_dir: Path = init.CONSOLE_DIR
+    budget: None = None
 
     @property
     def uri(self) -> str:
@@ -94,37 +94,12 @@ class LocalHost:
         return AgentLink(self.name, [*enter, *agent_command()], agent_environment(lease, init.CODE_DIR))
 
 
-@dataclass(frozen=True)
-class LocalObserver:
-    """The switch's own address on the test network; implements `workers.hosts.base.Observer`."""
-
-    address: str
-    pid: int
-
-    def agent(self, lease: str) -> AgentLink:
-        enter = ["nsenter", f"--net={links.namespace_path(self.pid)}"]
-        return AgentLink("observer", [*enter, *agent_command()], agent_environment(lease, CHECKOUT))
-
-
-@dataclass(frozen=True)
-class HostStatus:
-    """What is there of one host. `pid` is None where it is down; `guests` are names of live VMMs."""
-
-    name: str
-    pid: int | None
-    answers: bool
-    guests: tuple[str, ...]
-
-
-class LocalCluster:
+class LocalCluster(Ground):
     """Brings a cluster of namespace hosts up and down. Its state is under `home/clusters/<name>/`."""
 
     def __init__(self, home: Path, planned: PlannedCluster) -> None:
         """Raises Failed (farm) for hosts that cannot be made of namespaces."""
-        self._home = home.resolve()
-        self._planned = planned
-        self.folder = self._home / "clusters" / planned.name
-        self._mark = hashlib.sha256(str(self.folder).encode()).hexdigest()[:16]
+        super().__init__(home, planned)
         if len(planned.hosts) > _MOST_HOSTS:
             raise Failed("farm", f"cluster {planned.name}: at most {_MOST_HOSTS} local hosts")
         for name in (planned.name, *(host.name for host in planned.hosts)):
@@ -151,7 +126,7 @@ class LocalCluster:
             name=self._planned.name,
             folder=self.folder,
             hosts=hosts,
-            observer=LocalObserver(_OBSERVER_ADDRESS, switch),
+            observer=HeldObserver(_OBSERVER_ADDRESS, switch),
             storage=Storage(Path(links.namespace_path(storage)), _STORAGE_ADDRESS, self._disks()),
             network=f"{_NETWORK}.0/24",
             guest_addresses=_GUEST_ADDRESSES,
@@ -162,9 +137,12 @@ class LocalCluster:
         """The processes that hold the switch and the storage network, both laid."""
         switch = self._ensure_holder(_SWITCH)
         links.lay_bridge(switch, f"{_OBSERVER_ADDRESS}/24")
-        storage = self._ensure_holder(_STORAGE)
-        links.lay_wire(switch, _STORAGE, storage, address=f"{_STORAGE_ADDRESS}/24")
-        return switch, storage
+        return switch, self._join(_STORAGE, _STORAGE, _STORAGE_ADDRESS)
+
+    def _join(self, node: str, port: str, address: str) -> int:
+        holder = self._ensure_holder(node)
+        links.lay_wire(self._ensure_holder(_SWITCH), port, holder, address=f"{address}/24")
+        return holder
 
     def down(self) -> None:
         """End every process of the cluster, and with them its namespaces, mounts and loop devices.
@@ -190,24 +168,6 @@ class LocalCluster:
         return [self._status(planned) for planned in self._planned.hosts]
 
     # -- what is there ------------------------------------------------------------------------------------------
-
-    def _processes(self, node: str | None = None) -> dict[int, str]:
-        """Marked processes → node they belong to. A host's guests carry no mark; they end with its first process."""
-        found = {}
-        for pid in processes.marked(CLUSTER_VARIABLE, [self._mark]):
-            belongs_to = processes.environment(pid).get(_NODE_VARIABLE)
-            if belongs_to is not None and node in (None, belongs_to):
-                found[pid] = belongs_to
-        return found
-
-    def _holder(self, node: str) -> int | None:
-        """The process that holds the network of the switch or the storage."""
-        ours = os.readlink("/proc/self/ns/net")
-        for pid in self._processes(node):
-            with contextlib.suppress(OSError):
-                if os.readlink(links.namespace_path(pid)) != ours:
-                    return pid
-        return None
 
     def _first_process(self, host: str) -> int | None:
         """The host's first process: number 1 in a PID namespace of its own."""
@@ -246,42 +206,15 @@ class LocalCluster:
 
     # -- making -------------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One `up` or `down` at a time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            take_turn(lock, timeout_s=_LOCK_TIMEOUT_S, busy=str(self.folder))
-            yield
-
     def _make_folders(self) -> None:
-        for name in ("shared/sessions", "sessions", "storage"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
-        for disk in self._disks():
-            with disk.open("ab") as file:
-                file.truncate(self._planned.storage_disk_mib << 20)
+        self._make_disks(self._disks())
+        (self.folder / "shared" / "sessions").mkdir(parents=True, exist_ok=True)
         for host in self._planned.hosts:
             folder = self.folder / "hosts" / host.name
             for name in ("run", "etc", "lib", "cache", "log", "console", "root"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             os.chown(folder / "console", init.GUEST_UID, init.GUEST_UID)
             _make_xfs(folder / "work.img", _WORK_MIB)
-
-    def _disks(self) -> tuple[Path, ...]:
-        return tuple(self.folder / "storage" / f"d{number}.img" for number in range(self._planned.storage_disks))
-
-    def _ensure_holder(self, node: str) -> int:
-        """A process that does nothing but hold a network namespace."""
-        holder = self._holder(node)
-        if holder is not None:
-            return holder
-        self._start(node, ["unshare", "--net", "sleep", "infinity"])
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while (holder := self._holder(node)) is None:
-            if time.monotonic() > deadline:
-                raise Failed("farm", f"cluster {self._planned.name}: no network namespace for its {node}")
-            time.sleep(_POLL_S)
-        return holder
 
     def _ensure_host(self, index: int, switch: int) -> LocalHost:
         planned = self._planned.hosts[index]
@@ -311,36 +244,18 @@ class LocalCluster:
         self._wait_for_loops(Path(specification.work_image))
         ready, ready_fd = os.pipe()
         namespaces = ["--mount", "--propagation=private", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
-        command = [_PYTHON, "-m", "workers.hosts.init", json.dumps(asdict(specification)), str(ready_fd)]
+        command = [PYTHON, "-m", "workers.hosts.init", json.dumps(asdict(specification)), str(ready_fd)]
         environment = {"PYTHONPATH": str(CHECKOUT), _SPECIFICATION_VARIABLE: digest_of(specification)}
         try:
             self._start(name, ["unshare", *namespaces, *command], environment, keep_fd=ready_fd)
         finally:
             os.close(ready_fd)
         with open(ready, encoding="utf-8") as pipe:
-            answer = within(_START_TIMEOUT_S, f"start of host {name}", pipe.readline, fault="farm").strip()
+            answer = within(START_TIMEOUT_S, f"start of host {name}", pipe.readline, fault="farm").strip()
         pid = self._first_process(name)
         if answer != "ready" or pid is None:
             raise Failed("farm", f"host {name} of cluster {self._planned.name} cannot be made: {answer or 'it ended'}")
         return pid
-
-    def _start(
-        self, node: str, command: list[str], environment: dict[str, str] | None = None, keep_fd: int | None = None
-    ) -> None:
-        """Start a process that outlives us, marked as this node of this cluster."""
-        mark = {CLUSTER_VARIABLE: self._mark, _NODE_VARIABLE: node, "PATH": _PATH, "LC_ALL": "C.UTF-8"}
-        with (self.folder / f"{node}.log").open("wb") as log:
-            subprocess.run(
-                ["setsid", "--fork", *command],
-                env={**mark, **(environment or {}), "PYTHONDONTWRITEBYTECODE": "1"},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=() if keep_fd is None else (keep_fd,),
-                check=True,
-                timeout=_START_TIMEOUT_S,
-            )
 
     def _specification(self, index: int) -> init.Specification:
         host = self._planned.hosts[index]
@@ -381,21 +296,6 @@ class LocalCluster:
             f"qemu+unix:///system?socket={init.PEERS_DIR}/%s/{init.SOCKET_NAME}",
         )
         return LocalHost(planned.name, planned.zone, _address(index), pid, nearby)
-
-    # -- ending -------------------------------------------------------------------------------------------------
-
-    def _end(self, find: processes.Finder) -> None:
-        _, left = processes.end_all(find, timeout_s=_END_TIMEOUT_S, term_first=False)
-        if left:
-            raise Failed("farm", f"cluster {self._planned.name}: processes {sorted(left)} do not end")
-
-    def _wait_for_loops(self, path: Path) -> None:
-        """The kernel lets go of a host's disk a little after the host's end; mounted twice it would break."""
-        deadline = time.monotonic() + _END_TIMEOUT_S
-        while held := loops_of(path):
-            if time.monotonic() > deadline:
-                raise Failed("farm", f"{', '.join(held)} still hold {path}")
-            time.sleep(_POLL_S)
 
 
 def _address(index: int) -> str:
@@ -460,17 +360,3 @@ def _wait_for_daemon(host: LocalHost) -> None:
             if time.monotonic() > deadline:
                 raise Failed("donor", f"libvirtd of host {host.name} does not answer: {error}") from None
             time.sleep(_POLL_S)
-
-
-def agent_command() -> list[str]:
-    return [_PYTHON, "-P", "-m", "workers.agent"]  # from the code it is given, wherever it is started
-
-
-def agent_environment(lease: str, code: Path) -> dict[str, str]:
-    return {
-        processes.LEASE_VARIABLE: lease,
-        "PYTHONPATH": str(code),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PATH": _PATH,
-        "LC_ALL": "C.UTF-8",
-    }

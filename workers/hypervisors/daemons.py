@@ -41,8 +41,11 @@ class Daemons:
     ) -> Sequence[HostLink]:
         """Start one on every host; returns what a session holds of the hosts, through these.
 
-        Raises Failed: stack for one that does not answer, or is not the version that was deployed.
+        Raises Failed: stack for one that does not answer, or is not the version that was deployed; Unsupported, before
+        anything is started, for hosts that are not ours.
         """
+        for link in links:
+            link.host.uri_of(name)
         with contextlib.ExitStack() as exits:
             for link in links:
                 exits.callback(_end, link, name)
@@ -83,6 +86,7 @@ def _connected(link: HostLink, name: str, wanted: Libvirt) -> HostLink:
             time.sleep(_POLL_S)
     is_told = ask(f"version of libvirtd on {link.name}", _CALL_TIMEOUT_S, connection.getLibVersion)
     if is_told != wanted.version:
+        connection.close()
         said = f"its libvirtd on {link.name} says that it is {libvirts.told(is_told)}"
         raise Failed("stack", f"component {DAEMON}: {wanted.pin}: {said}")
     runs = ask(f"listen to libvirt of {link.name}", _CALL_TIMEOUT_S, lambda: FirstRuns(connection))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from scenarios.contract import Workload
 from scenarios.recipe import DiskSettings, GuestSettings
+from workers.hosts.base import Accelerator
 
 # What makes a boot quick under emulation, and no slower on hardware: no probing of devices that guests do not
 # have, no calibrating against clocks, no self-tests, no clearing of memory that is about to be overwritten.
@@ -19,7 +20,6 @@ BOOT_ARGUMENTS = (
 
 
 DISK_TARGET = "vda"
-DOMAIN_TYPE = "qemu"  # emulation: /dev/kvm of a machine may be there and yet boot no guest
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Machine:
     settings: GuestSettings
     disk_settings: DiskSettings
     disk: DiskImage | None = None
+    accelerator: Accelerator = "qemu"
     reserved: bool = False  # its memory is a file of the host's, allocated before it runs
 
 
@@ -107,9 +108,9 @@ def mac_of(name: str) -> str:
 
 
 def domain_xml(machine: Machine) -> str:
-    """A transient domain under emulation, with nothing in it that a guest does not need."""
+    """A transient domain, with nothing in it that a guest does not need."""
     settings = machine.settings
-    domain = ET.Element("domain", type=DOMAIN_TYPE)
+    domain = ET.Element("domain", type=machine.accelerator)
     _text(domain, "name", machine.name)
     _text(domain, "uuid", uuid_of(machine.name))
     _text(domain, "memory", str(settings.memory_mib), unit="MiB")

@@ -24,11 +24,9 @@ from scenarios.recipe import DAEMON, VMM, DiskSettings, GuestSettings
 from workers import blame, clocks, emulators, facts, marks
 from workers.archives import Archive
 from workers.hosts import base as hosts_base
+from workers.hypervisors import budgets
 from workers.hypervisors.calls import ask
 from workers.hypervisors.daemons import Daemons
-from workers.hypervisors.domain import (
-    DOMAIN_TYPE,
-)
 from workers.hypervisors.events import FirstRuns, listen
 from workers.hypervisors.link import HostLink, Revision
 from workers.hypervisors.qemu_guest import QemuGuest
@@ -62,6 +60,7 @@ class QemuCluster(Watch):
         self._guests: list[QemuGuest] = []
         self._used_archives: set[str] = set()
         self._daemons = Daemons()
+        self.copied: set[tuple[str, str]] = set()  # hosts, and digests of systems that they have as a base
         self.accelerators: set[str] = set()  # libvirt's domain types of guests that answered
 
     def __enter__(self) -> "QemuCluster":
@@ -184,7 +183,17 @@ class QemuCluster(Watch):
         return self._daemons.deploy(daemon, self.next_name(), knowledge, str(programs), self.links)
 
     def enter(self, guest: "QemuGuest") -> None:
+        """Raises Unsupported, before anything of it is made, where its host does not lend as much memory."""
+        self.require_memory(guest.link, guest.memory_mib)
         self._guests.append(guest)
+
+    def require_memory(self, link: HostLink, mib: int) -> None:
+        """For one more guest there; raises Unsupported."""
+        budgets.require_memory(link, mib, [guest.memory_mib for guest in self._guests if guest.link is link])
+
+    def require_disk(self, link: HostLink, mib: int) -> None:
+        """For something that may grow so large there; raises Unsupported."""
+        budgets.require_disk(link, mib, [self.work_dir(link.host), self.shared_dir(link.host)])
 
     def leave(self, guest: "QemuGuest") -> None:
         self._guests.remove(guest)
@@ -195,7 +204,7 @@ def _probe_emulator(link: HostLink, deployed: Path | None, machine: str, compone
     path = link.host.emulator if deployed is None else str(deployed)
 
     def probe() -> str:
-        return str(link.connection.getDomainCapabilities(path, "x86_64", machine, DOMAIN_TYPE))
+        return str(link.connection.getDomainCapabilities(path, "x86_64", machine, link.host.accelerator))
 
     try:
         ask(f"start the QEMU on {link.name}", _START_TIMEOUT_S, probe)

@@ -34,7 +34,6 @@ from workers.hypervisors.boot_source import BootSource
 from workers.hypervisors.calls import ask, ask_vmm, find, is_gone
 from workers.hypervisors.domain import (
     DISK_TARGET,
-    DOMAIN_TYPE,
     DiskImage,
     Machine,
     as_taken_over,
@@ -111,6 +110,15 @@ class QemuGuest:
         self._init_thread: threading.Thread | None = None
         self._init_error: contract.ScenarioError | None = None
 
+    @property
+    def link(self) -> HostLink:
+        """The host that it is on."""
+        return self._link
+
+    @property
+    def memory_mib(self) -> int:
+        return self._settings.memory_mib
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
@@ -122,6 +130,14 @@ class QemuGuest:
             address = self.cluster.cluster.observer.address
             self._observer("leases.keep", own=address, mac=mac_of(self.name), address=self.address)
         self._source.prepare()
+        self._own_console(self._link)
+
+    def _own_console(self, link: HostLink) -> None:
+        """Libvirt makes a console's file as root, for root alone; where it is there already, it stays whose it is."""
+        if link.host.guest_uid < 0:
+            path = str(link.host.console_dir / f"{self.name}.log")
+            empty = {"offset": 0, "content": "", "mode": 0o600}
+            link.agent.call("basics.write_chunk", timeout_s=_CALL_TIMEOUT_S, path=path, **empty)
 
     def xml(self) -> str:
         """The domain as `start` hands it to libvirt."""
@@ -183,7 +199,7 @@ class QemuGuest:
     def first_answer(self, *, timeout_s: float) -> Beat:
         self._answer = self._beat(self._hear("first", timeout_s, "did not answer"))
         self._answered_s = self._answer.at_s
-        self.cluster.accelerators.add(DOMAIN_TYPE)
+        self.cluster.accelerators.add(self._link.host.accelerator)
         return self._answer
 
     def is_silent(self, port: int) -> bool:
@@ -326,10 +342,11 @@ class QemuGuest:
         """What `ask_for(limit_s)` returns in time.
 
         Raises Failed when it is late or its VMM has ended: stack, or donor for an image of the operator's; donor when
-        its host has no room for its disk; and hypervisor when its VMM does not answer any more either.
+        its host has no room for its disk or no processor for it; hypervisor when its VMM does not answer either.
         """
         fault: Fault = "donor" if self._is_operators else "stack"
         deadline = time.monotonic() + timeout_s
+        looked: tuple[float, float] | None = None  # when first, and for how long it had had no processor by then
         while (left_s := deadline - time.monotonic()) > 0:
             seen = ask_for(min(left_s, _LOOK_EVERY_S))
             if seen is not None:
@@ -339,7 +356,10 @@ class QemuGuest:
             if self._halted_by_its_disk():
                 reason = f"{self._link.name} could not write its disk (is its file system full?)"
                 raise Failed("donor", f"guest {self.name} {failing}: {reason}")
+            looked = looked or (time.monotonic(), self._starved_s())
         self._require_vmm(f"guest {self.name} {failing}")
+        if looked and not _tells(self.console()):
+            self._require_processor(f"guest {self.name} {failing}", *looked)
         raise Failed(fault, f"guest {self.name} {failing} within {timeout_s:g} s{self._tail()}")
 
     def _require_vmm(self, silent: str) -> None:
@@ -347,6 +367,16 @@ class QemuGuest:
         domain, connection = self._started(), self._link.connection
         with contextlib.suppress(Unsupported):  # of what a VMM is asked, this changes nothing
             ask_vmm(silent, _MONITOR_TIMEOUT_S, connection, lambda: domain.ioThreadInfo(libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+    def _require_processor(self, silent: str, since_s: float, starved_s: float) -> None:
+        """Since that time its host let it run for half of it; raises Failed (donor)."""
+        took_s, starving_s = time.monotonic() - since_s, self._starved_s() - starved_s
+        if starving_s > took_s / 2:
+            reason = f"{self._link.name} had no processor for it for {starving_s:.0f} of {took_s:.0f} s"
+            raise Failed("donor", f"{silent}: {reason}")
+
+    def _starved_s(self) -> float:
+        return float(self._link.agent.call("basics.guest_starved_s", timeout_s=_CALL_TIMEOUT_S, guest=self.name))
 
     def _halted_by_its_disk(self) -> bool:
         """Whether its hypervisor has halted it, as it does when the host's file system has no room left."""
@@ -386,6 +416,8 @@ class QemuGuest:
     ) -> MigrationReport:
         link, copied_to = cast("QemuHost", target).link, cast(disks.AgentDisk | None, disk)
         domain = self._started()
+        self.cluster.require_memory(link, self.memory_mib)
+        self._own_console(link)
         destination = {libvirt.VIR_MIGRATE_PARAM_DEST_XML: self._xml_for(domain, link, copied_to)}
         parameters = destination | migration.parameters_of(style)
         flags = migration.flags_of(style, copied_to.format if copied_to else None)
@@ -452,6 +484,7 @@ class QemuGuest:
             settings=self._settings,
             disk_settings=revision.disk,
             disk=_image_of(self._disk) if self._disk is not None else None,
+            accelerator=host.accelerator,
             reserved=self._reserved,
         )
 
@@ -509,8 +542,13 @@ class QemuGuest:
             lines = self.console().split("\n")
         except contract.ScenarioError as error:
             return f"; its console cannot be read: {error}"
-        telling = [line.strip() for line in lines if any(sign in line for sign in _TELLING)] or [" ".join(lines[-3:])]
+        telling = [line.strip() for line in lines if _tells(line)] or [" ".join(lines[-3:])]
         return f"; on its console: {telling[0][:_CONSOLE_CHARACTERS] or 'nothing'}"
+
+
+def _tells(console: str) -> bool:
+    """Whether a guest says there that it cannot go on."""
+    return any(sign in console for sign in _TELLING)
 
 
 def _image_of(disk: disks.AgentDisk) -> DiskImage:

@@ -107,6 +107,7 @@ class QemuHost:
     def make_disk(
         self, method: str, shape: DiskShape = _PLAIN_SHAPE, *, system: System | None = None
     ) -> tuple[Disk, float | None]:
+        self.cluster.require_disk(self.link, self._size_mib(system))
         host, agent, base = self.link.host, self.link.agent, self._base_of(system)
         folder = self.cluster.shared_dir(host) if method == "shared" else self.cluster.work_dir(host)
         agent.call("basics.make_folder", timeout_s=_CALL_TIMEOUT_S, path=str(folder), uid=host.guest_uid)
@@ -118,6 +119,7 @@ class QemuHost:
         return disks.make_disk(agent, method, path, base, uid=host.guest_uid, shape=shape)
 
     def make_marked_volume(self, mib: int, *, tenant: str) -> MarkedVolume:
+        self.cluster.require_disk(self.link, mib)
         return AgentVolume(self.link.agent, self._work_folder() / f"{self.cluster.next_name()}.volume", mib, tenant)
 
     def written_bytes(self) -> int | None:
@@ -142,6 +144,7 @@ class QemuHost:
             server.end()
 
     def make_streamed_disk(self, served: ServedBase, *, pulled: bool = True) -> tuple[Disk, float]:
+        self.cluster.require_disk(self.link, BASE_MIB)
         path = self._work_folder() / f"{self.cluster.next_name()}.qcow2"
         shape = DiskShape(cluster_size_kib=self.revision.disk.cluster_size_kib)
         server, uid = cast(disks.BaseServer, served), self.link.host.guest_uid
@@ -161,9 +164,18 @@ class QemuHost:
         if system is None:
             return self.link.base
         sent = self.cluster.systems.get(system, self.revision.guest)
+        if (self.name, sent.digest) not in self.cluster.copied:
+            self.cluster.require_disk(self.link, self._size_mib(system))
+            self.cluster.copied.add((self.name, sent.digest))
         asked = {"image": str(sent.files[0]), "folder": str(self._work_folder()), "digest": sent.digest}
         copied = self.link.agent.call("volumes.base.copy_base", timeout_s=_SEND_TIMEOUT_S, **asked)
         return disks.Base(Path(copied), sent.digest)
+
+    def _size_mib(self, system: System | None) -> int:
+        """What a disk that is made from its base may grow to."""
+        if system is None:
+            return BASE_MIB
+        return self.cluster.systems.get(system, self.revision.guest).sources[0].stat().st_size >> 20
 
     def _work_folder(self) -> Path:
         """This session's folder on the host's disk, for its guests' VMMs."""

@@ -22,6 +22,8 @@ _PIPELINE_BEFORE = (
 )
 _PIPELINE_AFTER = ("copy", "slo", "dlo", "proxy-logging", "proxy-server")
 Setting = str | int | float | bool
+# an updater is run once, when it is asked: on a busy machine it must not give up what it then leaves for a minute
+_PATIENT: Mapping[str, Setting] = {"conn_timeout": 10, "node_timeout": 30}
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _storage_server(kind: str, settings: SwiftSettings, place: Place, own: Mappi
             "pipeline:main": {"pipeline": f"healthcheck {kind}-server"},
             "filter:healthcheck": {"use": "egg:swift#healthcheck"},
             f"app:{kind}-server": {"use": f"egg:swift#{kind}", **own},
-            f"{kind}-updater": {},
+            f"{kind}-updater": _PATIENT,
         }
     )
 

@@ -29,9 +29,20 @@ def serve(path: str, address: str, uid: int, pid_file: str) -> dict[str, int]:
     Raises Unsupported where the host has no such server.
     """
     port = _free_port(address)
-    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs"]
+    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid >= 0 else ["setpriv"]
     where = [f"--bind={address}", f"--port={port}", f"--pid-file={pid_file}"]
-    command = [*user, _PROGRAM, "--fork", "--persistent", "--shared=0", "--read-only", "--format=raw", *where, path]
+    command = [
+        *user,
+        "--no-new-privs",
+        _PROGRAM,
+        "--fork",
+        "--persistent",
+        "--shared=0",
+        "--read-only",
+        "--format=raw",
+        *where,
+        path,
+    ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
     except FileNotFoundError as error:

@@ -8,6 +8,8 @@ import pytest
 from farm.cli.__main__ import main
 from tests.helpers.check_ins import EXAMPLE, recipe
 
+NEEDY = '[[component]]\nname = "mine"\nneeds = ["swift"]\nsource = { debian = "mine=1.0" }\n'
+
 
 def test_the_examples_recipe_is_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stack", "check", str(EXAMPLE / "stack.toml")]) == 0
@@ -20,6 +22,11 @@ def test_the_examples_recipe_is_in_order(capsys: pytest.CaptureFixture[str]) -> 
     ("text", "told"),
     [
         (recipe(rest="[guest]\nmemory_mb = 64\n"), "guest.memory_mb is unknown (did you mean 'memory_mib'?)"),
+        (recipe(rest=NEEDY), "component[1].needs is unknown"),
+        (
+            recipe(rest=NEEDY.replace('needs = ["swift"]\n', "")),
+            "'mine' must have 'pypi' or 'git' or 'path', not 'debian'",
+        ),
         (recipe(), "its lock 'lock.txt' is not beside it"),
         ("lock =", "not valid TOML"),
     ],

@@ -134,6 +134,10 @@ def test_a_taken_port_is_named_with_its_setting(
         (("results", "--scenario", "bot"), "scenario 'bot' does not exist (did you mean 'boot'? there are: boot, "),
         (("results", "--metric", "answer"), "there is no metric 'answer': did you mean 'answer_ms'"),
         (("results", "--scenario", "boot", "--metric", "goodput_mib_s"), "'boot' has no metric 'goodput_mib_s'"),
+        (
+            ("results", "--repository", "exmaple"),
+            "no repository 'exmaple' (did you mean 'example'? there are: example)",
+        ),
         (("results", "--session", "abc"), "'abc' is no session"),
         (("session", "list", "--state", "lost"), "no state 'lost' (there are: queued, reserved, running, "),
         (("session", "list", "--cluster", "oak"), "no cluster 'oak'"),
@@ -153,7 +157,7 @@ def test_commands_that_cannot_be_carried_out_say_why(
 
 
 @pytest.mark.parametrize(
-    "command", ["up", "down", "status", "session", "results", "compare", "regressions", "stack", "publish"]
+    "command", ["up", "down", "status", "session", "results", "compare", "regressions", "cluster", "stack", "publish"]
 )
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -173,3 +177,8 @@ def test_what_does_not_analyse_loads_nothing_that_does(command: str) -> None:
     loaded = {name.partition(".")[0] for name in told.stderr.split()}
     assert "farm" in loaded
     assert not loaded & {"alembic", "buildbot", "jinja2", "matplotlib", "numpy", "pandas", "scipy", "twisted"}
+
+
+def test_hosts_that_the_farm_makes_itself_need_no_look_beforehand(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refusal(capsys, "cluster", "check", str(CHECKOUT / "inventory" / "acorn.toml"))
+    assert "only machines through ssh can be looked at beforehand" in told

@@ -1,4 +1,7 @@
+"""Every test of the results runs on SQLite and on PostgreSQL."""
+
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,14 +10,33 @@ from farm.results.database import open_database
 from scenarios.crossing import Plan
 from tests.helpers.bundles import a_plan
 from tests.helpers.farmhouse import Farmhouse, build_farmhouse
+from tests.helpers.postgres import Postgres, running_postgres
 
-DATABASES = ("sqlite",)
+DATABASES = ("sqlite", "postgresql")
+_MIGRATED = "migrated"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running_postgres() as server:
+        open_database(server.create(_MIGRATED)).dispose()
+        yield server
 
 
 @pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, backend: str, tmp_path: Path) -> Iterator[str]:
     """An empty database, made anew for each test."""
-    return f"{request.param}:///{tmp_path / 'farm.sqlite'}"
+    if backend == "sqlite":
+        yield f"sqlite:///{tmp_path / 'farm.sqlite'}"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +48,14 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def farmhouse(tmp_path: Path, database_url: str, migrated: Path) -> Farmhouse:
-    if database_url.startswith("sqlite"):
+def farmhouse(request: pytest.FixtureRequest, backend: str, tmp_path: Path, migrated: Path) -> Iterator[Farmhouse]:
+    if backend == "sqlite":
         shutil.copy(migrated, tmp_path)
-    return build_farmhouse(tmp_path, database_url)
+        yield build_farmhouse(tmp_path)
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    with server.database(template=_MIGRATED) as url:
+        yield build_farmhouse(tmp_path, url)
 
 
 @pytest.fixture

@@ -60,8 +60,6 @@ def test_several_processes_may_open_an_empty_database_at_once(database_url: str)
 def test_migration_that_is_cut_off_leaves_the_database_as_it_was(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = inspect(open_database(database_url + "-other")).get_table_names()
-
     def cut_off(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -70,7 +68,10 @@ def test_migration_that_is_cut_off_leaves_the_database_as_it_was(
         open_database(database_url)
     monkeypatch.undo()
 
-    assert inspect(open_database(database_url)).get_table_names() == real
+    assert set(inspect(open_database(database_url)).get_table_names()) == {
+        *tables.Base.metadata.tables,
+        "alembic_version",
+    }
 
 
 def test_database_of_a_newer_farm_is_left_alone(database_url: str) -> None:
@@ -87,6 +88,10 @@ def test_database_of_a_newer_farm_is_left_alone(database_url: str) -> None:
         ("farm.sqlite", "the URL cannot be used: Could not parse"),
         ("oracel://x", "the URL cannot be used: oracel:// is not supported"),
         ("sqlite:////no/such/folder/farm.sqlite", "unable to open database file"),
+        (
+            "postgresql://farm@/farm?host=/no/such/folder",
+            "database postgresql://farm@/farm?host=%2Fno%2Fsuch%2Ffolder: ",
+        ),
     ],
 )
 def test_unusable_database_is_one_clear_line(url: str, reason: str) -> None:

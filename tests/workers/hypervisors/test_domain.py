@@ -36,6 +36,7 @@ PLAIN = Machine(
 SYSTEM_DISK = DiskImage(Path("/srv/work/sessions/s/farm-0123456789ab-1.qcow2"), "qcow2")
 MACHINES = {
     "plain": PLAIN,
+    "on-the-processor": replace(PLAIN, accelerator="kvm"),
     "bios": replace(PLAIN, boot=FirmwareBoot(SYSTEM_DISK)),
     "uefi": replace(PLAIN, boot=FirmwareBoot(SYSTEM_DISK, Path("/usr/share/ovmf/OVMF.fd"))),
     "overlay-writethrough": replace(
