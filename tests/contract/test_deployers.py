@@ -140,7 +140,13 @@ def memory_mib(session: str) -> float:
     """Of all processes behind its walls, those too that have overwritten their mark; what they share is counted once."""
     marked = processes.marked(processes.LEASE_VARIABLE, [session])
     inside = {processes.pid_namespace(pid) for pid in marked} - {processes.pid_namespace(os.getpid()), None}
-    pids = [pid for pid in processes.all_pids() if processes.pid_namespace(pid) in inside]
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    lines = [line for text in texts for line in text.splitlines() if line.startswith("Pss:")]
-    return sum(int(line.split()[1]) for line in lines) / 1024
+    return sum(pss_kib(pid) for pid in processes.all_pids() if processes.pid_namespace(pid) in inside) / 1024
+
+
+def pss_kib(pid: int) -> int:
+    """Nothing for what has ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("Pss:")), 0)

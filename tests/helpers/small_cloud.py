@@ -50,6 +50,9 @@ def small_cloud() -> Iterator[SmallCloud]:
         def do_POST(self) -> None:
             self.answer()
 
+        def do_PUT(self) -> None:
+            self.answer()
+
         def do_DELETE(self) -> None:
             self.answer()
 

@@ -18,6 +18,7 @@ from workers.sheet import Place, RoundSheet
 from workers.stacks.suites import SandboxedSuite, results_of
 
 REQUIREMENTS = ["pytest==8.4.2", "python-swiftclient==4.8.0"]
+DIGEST = " --hash=sha256:" + "a" * 64
 BREAKS = "import unittest\n\n\nclass TestMore(unittest.TestCase):\n    def test_it(self):\n        assert 1 == 2\n"
 
 
@@ -63,6 +64,23 @@ def test_every_test_of_the_suite_has_an_outcome(tmp_path: Path) -> None:
     assert values["passed"] >= 10
     assert values["failed"] == 1
     assert len(outcomes) - 1 == values["passed"] + values["failed"] + values["skipped"]
+
+
+@pytest.mark.machine
+def test_of_a_suite_from_the_index_only_the_bits_are_taken_that_its_recipe_names(tmp_path: Path) -> None:
+    tests = {"paths": ["pluggy"], "requirements": ["pluggy==1.6.0" + DIGEST]}
+    data = {
+        "stack": {"name": "swift", "deployer": "swift"},
+        "component": [{"name": "swift", "source": {"pypi": "swift==2.38.3"}}],
+        "lock": "swift.lock",
+        "tests": tests,
+    }
+    build = PlannedBuild("r" * 64, "swift", ("subject",), "", "", data, example_lock())
+    with pytest.raises(
+        Failed, match="the requirements of the stack's tests do not name pluggy==1.6.0 --hash="
+    ) as failed:
+        resolve(build, Workshop(FARM_HOME, "suite", tmp_path / "session"))
+    assert failed.value.fault == "farm"
 
 
 @pytest.mark.parametrize(
@@ -123,9 +141,6 @@ def test_of_a_whole_traceback_the_error_is_told_and_the_component_that_the_test_
 
 def told_of(report: bytes, settings: recipe.TestsSettings) -> list[tuple[str, str, str]]:
     return [(result.name, result.outcome, result.told) for result in results_of(report, settings)]
-
-
-DIGEST = " --hash=sha256:" + "a" * 64
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def configuration(control: conf.Control, things: Things, hosts: int) -> str:
         },
         "compute-feature-enabled": {
             "cold_migration": False,  # computes do not log in to each other
+            "console_output": False,  # there is nothing in its servers that would write
             "block_migration_for_live_migration": False,
             "vnc_console": False,
         },
