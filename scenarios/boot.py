@@ -34,7 +34,7 @@ FIRMWARE_TIMEOUT_S = 120.0  # UEFI alone takes longer than the whole small guest
 
 class Boot:
     name = "boot"
-    version = 3
+    version = 4
     metrics: tuple[Metric, ...] = (
         Metric("api_ms", "ms", "lower", 0.25, "Request to the answer of the API", no_limit=API),
         Metric("process_ms", "ms", "lower", 0.25, "Request to the VMM's process", judged=False, no_limit=STAGE),

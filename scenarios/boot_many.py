@@ -27,7 +27,7 @@ PER_GUEST = 6  # on hosts with less processors than guests they take turns: so m
 
 class BootMany:
     name = "boot_many"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric(
             "median_answer_ms",

@@ -43,7 +43,7 @@ _KEPT_MIB = 256
 
 class ChunkedUpload:
     name = "chunked_upload"
-    version = 3
+    version = 4
     metrics: tuple[Metric, ...] = (
         Metric("goodput_mib_s", "MiB/s", "higher", 0.3, "Goodput"),
         Metric("server_cpu_s", "s", "lower", 0.1, "CPU time of all servers", no_limit=CPU),

@@ -33,7 +33,7 @@ SECTOR_BYTES = 512
 
 class CowStart:
     name = "cow_start"
-    version = 3
+    version = 4
     metrics: tuple[Metric, ...] = (
         Metric("create_ms", "ms", "lower", 0.5, "Making the disk", judged=False),
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer", judged=False),

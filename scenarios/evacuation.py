@@ -39,7 +39,7 @@ TIMEOUT_S = 120.0  # for one guest, while all others move
 
 class Evacuation:
     name = "evacuation"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("emptied_s", "s", "lower", 0.25, "Emptying the host"),
         Metric("returned_s", "s", "lower", 0.25, "Bringing its guests back"),

@@ -25,7 +25,7 @@ TIMEOUT_S = {"small": 180.0, "debian": 420.0}
 
 class ImageFetch:
     name = "image_fetch"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("answer_ms", "ms", "lower", 0.1, "Asking for a guest to its first answer"),
         Metric("fetch_ms", "ms", "lower", 0.25, "Fetching the image", judged=False),

@@ -29,7 +29,7 @@ TIMEOUT_S = {"small": 180.0, "debian": 420.0}
 
 class ImageStart:
     name = "image_start"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("create_ms", "ms", "lower", 0.5, "Making the disk", judged=False),
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer"),

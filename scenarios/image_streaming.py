@@ -38,7 +38,7 @@ READS_PER_MIB = 16  # of 64 KiB, one after the other, at most
 
 class ImageStreaming:
     name = "image_streaming"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("answer_ms", "ms", "lower", 0.1, "Request to first answer", no_limit=STAGE),
         Metric("stream_s", "s", "lower", 0.25, "Pulling the image"),

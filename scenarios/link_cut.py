@@ -32,7 +32,7 @@ LIMIT_S = 120.0  # then the link comes back, whatever becomes of us
 
 class LinkCut:
     name = "link_cut"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("ended_s", "s", "lower", 0.25, "Cut to the end of the move", judged=False, no_limit=REFUSAL),
         Metric("moved", "guests", "higher", 0.5, "Whether the guest moved", judged=False, no_limit=COUNT),

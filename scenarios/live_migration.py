@@ -37,7 +37,7 @@ DISKS = {"shared": ("shared", None), "copied": ("copy", "blank"), "copied-overla
 
 class LiveMigration:
     name = "live_migration"
-    version = 4
+    version = 5
     metrics: tuple[Metric, ...] = (
         Metric("total_ms", "ms", "lower", 0.25, "Request to done"),
         Metric("api_ms", "ms", "lower", 0.25, "Request to the answer of the API", no_limit=API),

@@ -32,7 +32,7 @@ from scenarios.unlimited import COUNT, REFUSAL
 
 class MigrationConflicts:
     name = "migration_conflicts"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("makespan_s", "s", "lower", 0.25, "First request to the end of the last move", judged=False),
         Metric("refusal_s", "s", "lower", 0.5, "Until a move was refused or cancelled", judged=False, no_limit=REFUSAL),

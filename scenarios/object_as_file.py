@@ -26,7 +26,7 @@ RANGE_BYTES = 1 << 20
 
 class ObjectAsFile:
     name = "object_as_file"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("range_ms", "ms", "lower", 0.3, "Reading across the end of a segment"),
         Metric("copy_mib_s", "MiB/s", "higher", 0.3, "Copying within the store"),

@@ -23,7 +23,7 @@ TIMEOUT_S = 600.0
 
 class OperatorGuestBoot:
     name = "operator_guest"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("process_ms", "ms", "lower", 0.25, "Request to the VMM's process", judged=False, no_limit=STAGE),
         Metric("vcpu_ms", "ms", "lower", 0.25, "Request to first virtual CPU", judged=False, no_limit=STAGE),

@@ -23,7 +23,7 @@ TIMEOUT_S = 900.0
 
 class StackTests:
     name = "stack_tests"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("passed", "tests", "higher", 0.1, "Tests that passed", judged=False, no_limit=COUNT),
         Metric("failed", "tests", "lower", 0.1, "Tests that failed", judged=False, no_limit=COUNT),

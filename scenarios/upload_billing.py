@@ -22,7 +22,7 @@ _MANIFEST_BYTES = 1 << 10  # for each segment it names, at most
 
 class UploadBilling:
     name = "upload_billing"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric(
             "billed_ratio", "ratio", "lower", 0.01, "Bytes billed against the object's", judged=False, no_limit=COUNT

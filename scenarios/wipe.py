@@ -28,7 +28,7 @@ ERASING = ("dd",)
 
 class Wipe:
     name = "wipe"
-    version = 2
+    version = 3
     metrics: tuple[Metric, ...] = (
         Metric("wipe_mib_s", "MiB/s", "higher", 0.25, "Speed of the wipe"),
         Metric("wipe_ms", "ms", "lower", 0.25, "Request to wiped", judged=False),
