@@ -34,14 +34,16 @@ def lay_bridge(pid: int, address: str) -> None:
     bridge = interfaces(pid).get("br0")
     if bridge is not None and bridge.up and address in bridge.addresses:
         return
-    hardware = "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
-    make = [] if bridge is not None else [f"link add br0 address {hardware} type bridge"]
+    make = [] if bridge is not None else [f"link add br0 address {_hardware_of(address)} type bridge"]
     _configure(pid, [*make, "link set lo up", f"address replace {address} dev br0", "link set br0 up"])
 
 
 def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None = None, bridge: str = "br0") -> None:
     """See that a node's `eth0` is wired to the switch's bridge: as a port of the node's own bridge, or with
-    an address of its own. What is left of a broken wire is removed."""
+    an address of its own. What is left of a broken wire is removed.
+
+    Whoever has an address has the same hardware address each time: its neighbours still know the last one's.
+    """
     wire, end = interfaces(node_pid).get("eth0"), interfaces(switch_pid).get(port)
     # the kernel takes a dead switch's wires away some time after it died: until then they look whole from here
     connected = wire is not None and wire.carrier and not wire.capped and end is not None and end.carrier
@@ -51,7 +53,8 @@ def lay_wire(switch_pid: int, port: str, node_pid: int, *, address: str | None =
         with contextlib.suppress(Failed):  # it may be taken away right now
             _configure(node_pid, ["link delete eth0"])
     remove = [f"link delete {port}"] if port in interfaces(switch_pid) else []
-    make = [f"link add {port} type veth peer name eth0 netns {node_pid}", f"link set {port} master {bridge} up"]
+    peer = f"peer name eth0 {f'address {_hardware_of(address)} ' if address else ''}netns {node_pid}"
+    make = [f"link add {port} type veth {peer}", f"link set {port} master {bridge} up"]
     _configure(switch_pid, [*remove, *make])
     use = [f"address add {address} dev eth0", "link set eth0 up"] if address else ["link set eth0 master br0 up"]
     _configure(node_pid, ["link set lo up", *use])
@@ -82,6 +85,10 @@ def interfaces(pid: int) -> dict[str, Interface]:
         for entry in entries
         if entry.get("ifname")
     }
+
+
+def _hardware_of(address: str) -> str:
+    return "02:00:" + ":".join(f"{int(number):02x}" for number in address.split("/")[0].split("."))
 
 
 def _configure(pid: int, commands: Sequence[str]) -> None:
