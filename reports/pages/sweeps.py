@@ -1,11 +1,11 @@
 """A page per sweep: how a metric answers to the parameters that the sweep varies, on every cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farm.results.tables import OutcomeRow, Session
 from reports.charts import Line, Point, series_chart
-from reports.material import CheckInView, Figure, Material
+from reports.material import CheckInView, ClusterView, Figure, Material
 from reports.metrics import MeasuredMetric
 from reports.pages import Page
 from reports.pages.revisions import count_outcomes
@@ -52,8 +52,16 @@ def _repository(
     metrics: dict[MeasuredMetric, list[Figure]] = {}
     for figure in of_newest:
         metrics.setdefault(_unasked(figure.metric), []).append(figure)
-    rows = [_metric(material, name, sweep, newest, metric, found, missing) for metric, found in sorted(metrics.items())]
-    return {"repository": repository, "checkin": newest, "metrics": rows, "missing": count_outcomes(missing)}
+    asked = {session.cluster for session in sessions}
+    views = {cluster: view for cluster, view in material.clusters.items() if cluster in asked}
+    rows = [_metric(views, name, sweep, newest, metric, found, missing) for metric, found in sorted(metrics.items())]
+    return {
+        "repository": repository,
+        "checkin": newest,
+        "views": views.values(),
+        "metrics": rows,
+        "missing": count_outcomes(missing),
+    }
 
 
 def _unasked(metric: MeasuredMetric) -> MeasuredMetric:
@@ -63,7 +71,7 @@ def _unasked(metric: MeasuredMetric) -> MeasuredMetric:
 
 
 def _metric(
-    material: Material,
+    views: Mapping[str, ClusterView],
     name: str,
     sweep: Sweep,
     checkin: CheckInView,
@@ -80,7 +88,7 @@ def _metric(
             view.donor,
             tuple(_point(place, at[place, cluster]) for place in range(len(asked)) if (place, cluster) in at),
         )
-        for cluster, view in material.clusters.items()
+        for cluster, view in views.items()
     )
     axes = ", ".join(axis.replace("_", " ") for axis in sweep.axis)
     title = f"{metric.title}, {metric.unit_text}, against {axes}"
@@ -99,7 +107,7 @@ def _metric(
                         at.get((place, cluster)),
                         instead.get((canonical_json({**asked[place], **dict(metric.params)}), cluster)),
                     )
-                    for cluster in material.clusters
+                    for cluster in views
                 ],
             }
             for place, label in enumerate(labels)

@@ -36,6 +36,14 @@ def test_every_combination_of_the_newest_check_in_is_shown_by_cluster(farm: Synt
     assert f"../revisions/{revision_at(2)[:12]}.html" in page.links
 
 
+def test_a_cluster_that_was_not_asked_has_no_column(farm: SyntheticFarm) -> None:
+    farm.see_check_ins()
+    farm.measure_sweep("acorn", NAME, 2)
+    words = words_of(farm.publish() / f"sweeps/{NAME}.html")
+    assert "Acorn Hosting, emulated" in words
+    assert "Birch Cloud, emulated" not in words
+
+
 def test_what_only_sweeps_measure_is_on_no_check_ins_page(farm: SyntheticFarm) -> None:
     farm.finish_campaign()
     farm.measure_sweep("acorn", NAME, 2)
