@@ -209,7 +209,7 @@ def _recipe_of(planned: PlannedBuild, workshop: Workshop) -> tuple[Recipe, Mappi
     try:
         recipe = from_data(planned.recipe, Recipe, source="the stack's recipe")
     except BadData as error:
-        raise Failed("farm", str(error)) from None
+        raise Failed("farm", f"the toolchain: {error}") from None
     locked = None if planned.lock is None else _parse_lock(planned.lock, str(recipe.lock))
     return recipe, locked, "", None
 
@@ -276,7 +276,7 @@ def _tests(recipe: Recipe, parts: _Parts, found: Sequence[Wheel], workshop: Work
     if tests is None or tests.component not in (None, *parts.sources):
         return None
     downloaded = [f"{wheel.name}=={wheel.version}" for wheel in found if wheel.file is None]
-    wanted = _remembered(workshop, sorted([*tests.pins, *downloaded]), None, None, ())
+    wanted = _remembered(workshop, sorted([*tests.pins, *downloaded]), None, None, (), "the stack's tests")
     names = {wheel.name for wheel in found}
     more = [wheel for wheel in wanted if wheel.name not in names]
     _require_digests(more, tests.digests)
@@ -343,7 +343,7 @@ def _compiled(source: Source, part: Source | None, workshop: Workshop) -> Archiv
 def _toolchain(workshop: Workshop, pins: Sequence[str]) -> Path:
     """What builds from source: the farm's choice, so no check-in is to blame where it cannot be had."""
     try:
-        found = _remembered(workshop, pins, None, None, ())
+        found = _remembered(workshop, pins, None, None, (), "its packages")
         return _installed("environment", digest_of(lock_of(found)), found, workshop)
     except Failed as error:
         raise Failed("farm", f"the toolchain: {error}") from None
@@ -412,7 +412,9 @@ def _resolution(
 ) -> list[Wheel]:
     """All wheels a recipe needs, sorted."""
     built = sorted(parts.built.values(), key=lambda wheel: wheel.name)
-    found = _remembered(workshop, sorted(parts.pins.values()), locked, lock_name, built)
+    names = [*(pin.partition("==")[0] for pin in sorted(parts.pins.values())), *(wheel.name for wheel in built)]
+    what = f"component {' and '.join(map(repr, names))}"
+    found = _remembered(workshop, sorted(parts.pins.values()), locked, lock_name, built, what)
     own = {wheel.name: wheel for wheel in built}
     return [own.get(wheel.name, wheel) for wheel in found]
 
@@ -423,8 +425,9 @@ def _remembered(
     locked: Mapping[str, str] | None,
     lock_name: str | None,
     built: Sequence[Wheel],
+    what: str,
 ) -> list[Wheel]:
-    """What pip chose, found once per platform, so that nothing drifts."""
+    """What pip chose for `what`, found once per platform, so that nothing drifts."""
     key: dict[str, object] = {
         "platform": PLATFORM,
         "pins": list(pins),
@@ -440,9 +443,7 @@ def _remembered(
         try:
             found = _locked(workshop, pins, locked, str(lock_name), built)
         except Failed as error:
-            names = [pin.partition("==")[0] for pin in pins] + [wheel.name for wheel in built]
-            told = f"component {' and '.join(map(repr, names))} (at: environment): {error}"
-            raise Failed(error.fault, told) from None
+            raise Failed(error.fault, f"{what} (at: environment): {error}") from None
         plain = json.dumps([{"name": one.name, "version": one.version, "sha256": one.sha256} for one in found])
         kept = workshop.cache.entry(*entry, lambda folder: _write(folder / "wheels.json", plain))
     return [Wheel(**wheel) for wheel in json.loads((kept / "wheels.json").read_text())]
