@@ -5,10 +5,9 @@ stopped or forced through Buildbot's own pages.
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from buildbot.data.resultspec import Filter
 from buildbot.plugins import schedulers, util, worker
 from buildbot.util.service import BuildbotService
 from sqlalchemy import Engine
@@ -128,9 +127,7 @@ class FarmService(BuildbotService):
         live = self._live_builds()  # after `before`: see `scheduler.settle`
         after = yield deferToThread(self._settle_and_schedule, before, set(live), self._ready_clusters())
         cancelled = yield deferToThread(scheduler.cancelled_among, self._engine, set(live))
-        wanted = {one.build_request for one in after if one.build_request is not None}
-        wanted |= {request for session, request in live.items() if session not in cancelled}
-        yield self._cancel_requests_but(wanted)
+        yield self._stop_builds_of(cancelled)
         for one in after:
             if one.state == "reserved" and one.build_request is None:
                 yield self._start_build(one)
@@ -142,10 +139,10 @@ class FarmService(BuildbotService):
         )
         return scheduler.open_sessions(self._engine)
 
-    def _live_builds(self) -> dict[str, int]:
-        """Sessions whose build has not ended, with the build's request."""
+    def _live_builds(self) -> dict[str, Any]:
+        """Sessions whose build has not ended, with that build."""
         return {
-            str(build.getProperty("session")): build.requests[0].id
+            str(build.getProperty("session")): build
             for builder in self.master.botmaster.builders.values()
             for build in builder.building
         }
@@ -178,14 +175,15 @@ class FarmService(BuildbotService):
         )
 
     @defer.inlineCallbacks
-    def _cancel_requests_but(self, wanted: set[int]) -> Any:
-        """End requests that no open session waits for: cancelled ones, and what Buildbot would try again."""
-        unfinished = yield self.master.data.get(("buildrequests",), filters=[Filter("complete", "eq", [False])])
-        for request in unfinished:
-            if request["buildrequestid"] not in wanted:
-                yield self.master.data.control(
-                    "cancel", {"reason": "no session waits for it"}, ("buildrequests", request["buildrequestid"])
-                )
+    def _stop_builds_of(self, cancelled: Collection[str]) -> Any:
+        """Requests are left alone, those too that Buildbot makes anew for a lost worker.
+
+        `HandOutPlan` begins no attempt that nobody waits for, while Buildbot 4 never ends a build whose request is
+        cancelled just when it starts.
+        """
+        for session, build in self._live_builds().items():
+            if session in cancelled and not build.stopped:
+                yield build.stopBuild(reason="the session was cancelled")
 
 
 def _now() -> datetime.datetime:
