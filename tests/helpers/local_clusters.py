@@ -9,7 +9,7 @@ from pathlib import Path
 import libvirt
 
 from scenarios.crossing import PlannedCluster, PlannedHost
-from workers.hosts.base import Host
+from workers.hosts.base import ClusterHosts, Host
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FARM_HOME = Path(os.environ.get("FARM_HOME", CHECKOUT / "var"))
@@ -32,6 +32,15 @@ def libvirt_of(host: Host) -> Iterator[libvirt.virConnect]:
         yield connection
     finally:
         connection.close()
+
+
+def guests_of(cluster: ClusterHosts) -> list[str]:
+    """The names of all guests on its hosts, whoever made them."""
+    names = []
+    for host in cluster.hosts:
+        with libvirt_of(host) as connection:
+            names += [domain.name() for domain in connection.listAllDomains()]
+    return sorted(names)
 
 
 def start_bare_guest(host: Host, name: str) -> None:

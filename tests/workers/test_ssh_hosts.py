@@ -14,12 +14,12 @@ import pytest
 from scenarios.contract import Failed
 from scenarios.crossing import PlannedHost, PlannedScenario
 from scenarios.registry import SCENARIOS
-from tests.helpers.local_clusters import CHECKOUT, libvirt_of, wait_for
+from tests.helpers.local_clusters import CHECKOUT, guests_of, wait_for
 from tests.helpers.ssh_hosts import SshHosts, make_key, ssh_hosts, standing_in
 from tests.workers.test_session import NAME, Worker, marked, read_bundle
 from workers import processes
 from workers.commands.session import DONOR_FAULT
-from workers.hosts.base import ClusterHosts, Host
+from workers.hosts.base import Host
 from workers.hosts.ssh import SshCluster
 from workers.marks import guest_prefix
 from workers.sweep import sweep
@@ -46,14 +46,6 @@ def worker(lent: SshHosts) -> Worker:
 def on(host: Host, *command: str) -> list[str]:
     with host.agent("look") as agent:
         return agent.run(command, timeout_s=20).split()
-
-
-def guests_of(up: ClusterHosts) -> list[str]:
-    names = []
-    for host in up.hosts:
-        with libvirt_of(host) as connection:
-            names += [domain.name() for domain in connection.listAllDomains()]
-    return sorted(names)
 
 
 def test_a_session_deploys_measures_and_leaves_nothing_on_lent_machines(worker: Worker) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.local_clusters import CHECKOUT, libvirt_of, planned_cluster, start_bare_guest, wait_for
+from tests.helpers.local_clusters import CHECKOUT, guests_of, planned_cluster, start_bare_guest, wait_for
 from workers import processes
 from workers.hosts.base import ClusterHosts
 from workers.hosts.namespaces import LocalCluster
@@ -42,14 +42,6 @@ def start_session(home: Path, session: str) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def guests_of(up: ClusterHosts) -> list[str]:
-    names = []
-    for host in up.hosts:
-        with libvirt_of(host) as connection:
-            names += [domain.name() for domain in connection.listAllDomains()]
-    return sorted(names)
 
 
 def files_of(up: ClusterHosts, session: str) -> list[str]:

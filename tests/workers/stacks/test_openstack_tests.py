@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scenarios.contract import Failed
-from tests.helpers.local_clusters import libvirt_of, start_bare_guest
+from tests.helpers.local_clusters import guests_of, start_bare_guest
 from tests.helpers.small_cloud import SmallCloud, small_cloud
 from tests.workers.test_agent import start_link
 from workers.hosts.base import ClusterHosts
@@ -45,14 +45,6 @@ def client(cloud: SmallCloud) -> Iterator[Client]:
         yield Client(observer, Login(f"{cloud.url}/v3", "someone", "secret", "a project", "here"))
 
 
-def guests_of(cluster: ClusterHosts) -> set[str]:
-    names = set()
-    for host in cluster.hosts:
-        with libvirt_of(host) as connection:
-            names |= {domain.name() for domain in connection.listAllDomains()}
-    return names
-
-
 def test_guests_that_the_tests_leave_are_removed_and_no_others(
     cluster: ClusterHosts, client: Client, tmp_path: Path
 ) -> None:
@@ -68,7 +60,7 @@ def test_guests_that_the_tests_leave_are_removed_and_no_others(
             start_bare_guest(host, f"{guest_prefix(SESSION)}left-{host.name}")
         start_bare_guest(last, f"{guest_prefix(OTHERS)}meanwhile")
         raise Failed("stack", "the stack's tests did not end")
-    assert guests_of(cluster) == {*there, f"{guest_prefix(OTHERS)}meanwhile"}
+    assert guests_of(cluster) == sorted([*there, f"{guest_prefix(OTHERS)}meanwhile"])
 
     parser = configparser.RawConfigParser()
     parser.read_string(told.texts["/etc/tempest/tempest.conf"])
